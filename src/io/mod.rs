@@ -1,0 +1,95 @@
+//! What one core may ask of the machine: disk, messages to other cores, clock, tasks, buffers.
+//!
+//! The engine is written against [`Io`] and names no runtime. Two machines implement it: `glommio`
+//! (io_uring, the only folder that names that crate) and `sim` (one thread, one seed, disks that
+//! lose and tear what was not synced). A handle belongs to one core and is cheap to clone.
+//!
+//! Invariant: nothing here is shared between cores. A message is the only thing that crosses.
+
+pub mod glommio;
+pub mod sim;
+
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::time::Duration;
+
+/// Alignment, in bytes, of every disk offset, length and buffer.
+pub const DISK_ALIGN_BYTES: usize = 4096;
+
+/// A core of this run: 0 to `cores - 1`. Not stable from one start to the next.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct CoreId(pub u16);
+
+/// A segment of the volume: its place, reused life after life.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct SegmentId(pub u32);
+
+impl fmt::Display for SegmentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:08x}", self.0)
+    }
+}
+
+/// The shape of the volume, fixed when it is first started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VolumeShape {
+    /// Bytes of one segment; a power of two, at least 1 MiB, at most 1 GiB.
+    pub segment_size_bytes: u32,
+    /// Segments that the capacity allows; ids are `0..segments_max`.
+    pub segments_max: u32,
+}
+
+/// One core's view of the machine.
+///
+/// Dropping the future of a disk call does not undo it: a write whose future was dropped may still
+/// land. Callers therefore give log writes to a task that nothing cancels.
+pub trait Io: Clone + 'static {
+    /// What cores send each other.
+    type Message: Send + 'static;
+    /// Memory for a write: aligned to [`DISK_ALIGN_BYTES`]. Its content is undefined when handed out.
+    type WriteBuf: AsRef<[u8]> + AsMut<[u8]> + 'static;
+    /// Memory that a read filled; clones share it.
+    type ReadBuf: AsRef<[u8]> + Clone + 'static;
+
+    /// The core that this handle belongs to.
+    fn core(&self) -> CoreId;
+    /// How many cores this run has.
+    fn cores(&self) -> usize;
+
+    /// Runs `task` on this core until it ends. Tasks are not cancelled.
+    fn spawn(&self, task: impl Future<Output = ()> + 'static);
+    /// Lets other tasks of this core run, then goes on.
+    fn yield_now(&self) -> impl Future<Output = ()>;
+    /// Completes after at least `duration`.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+    /// Nanoseconds since an arbitrary start; never goes back.
+    fn monotonic_ns(&self) -> u64;
+    /// Milliseconds since 1970-01-01T00:00:00Z; may go back.
+    fn unix_ms(&self) -> u64;
+
+    /// Queues `message` for `to` (never this core) and returns at once. Messages from one core to
+    /// another arrive once each, in order. The caller bounds how many are outstanding.
+    fn send(&self, to: CoreId, message: Self::Message);
+    /// The messages that have arrived, at least one, in order per sender. One task per core calls this.
+    fn receive(&self) -> impl Future<Output = Vec<(CoreId, Self::Message)>>;
+
+    /// The volume's shape.
+    fn volume(&self) -> VolumeShape;
+    /// The boot epoch: persisted, and raised by one before any core of this run started.
+    fn boot_epoch(&self) -> u32;
+    /// A buffer of `length_bytes` (a multiple of [`DISK_ALIGN_BYTES`]).
+    fn buffer(&self, length_bytes: usize) -> Self::WriteBuf;
+    /// The segments that exist, in any order.
+    fn segments(&self) -> impl Future<Output = io::Result<Vec<SegmentId>>>;
+    /// Makes segment `id` exist at its full size. One made before is left as it is. What an
+    /// allocated segment's unwritten bytes read as is undefined; that it exists is durable when this returns.
+    fn allocate(&self, id: SegmentId) -> impl Future<Output = io::Result<()>>;
+    /// Writes all of `buf` at `offset` (aligned). A short write is an error. Durable only after [`Io::sync`].
+    fn write(&self, id: SegmentId, offset: u32, buf: Self::WriteBuf) -> impl Future<Output = io::Result<()>>;
+    /// Reads `length` bytes at `offset` (both aligned). A short read is an error.
+    fn read(&self, id: SegmentId, offset: u32, length: u32) -> impl Future<Output = io::Result<Self::ReadBuf>>;
+    /// Makes every write of segment `id` that had completed when this was called durable.
+    /// After an error nothing about those writes may be assumed, and the call is not repeated.
+    fn sync(&self, id: SegmentId) -> impl Future<Output = io::Result<()>>;
+}

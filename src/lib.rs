@@ -1,0 +1,14 @@
+//! Weft: an S3-compatible object store for one Linux machine, one thread per core.
+//!
+//! The layers, each naming only what stands below it: `server`, `s3`, `engine`, then `http`, `index`,
+//! `log` and `io`. ARCHITECTURE.md is the map.
+
+pub mod limits;
+pub mod http;
+pub mod index;
+pub mod io;
+pub mod log;
+pub mod s3;
+pub mod engine;
+pub mod config;
+pub mod server;

@@ -1,0 +1,67 @@
+//! Every bound of the daemon in one place, and how they relate.
+//!
+//! A bound that is reached is answered (S3's error, or a closed connection); it never grows.
+
+use std::time::Duration;
+
+/// Bytes of a request head, its final blank line included.
+pub const HEAD_BYTES_MAX: usize = 16 * 1024;
+/// Header fields of a request.
+pub const HEADERS_MAX: usize = 100;
+/// Bytes of an object key in UTF-8 (S3 user guide, "Naming Amazon S3 objects").
+pub const KEY_BYTES_MAX: usize = 1024;
+/// Bytes of user metadata: names and values, without `x-amz-meta-` (S3 user guide, "Working with object metadata").
+pub const USER_METADATA_BYTES_MAX: usize = 2048;
+/// Bytes of an XML request body: 1,000 keys of DeleteObjects, each escaped, or 10,000 parts.
+pub const XML_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Elements that an XML request body may nest.
+pub const XML_DEPTH_MAX: usize = 16;
+/// Bytes of the head of one aws-chunked chunk: size, extension, signature, line end.
+pub const CHUNK_HEAD_BYTES_MAX: usize = 512;
+/// Bytes of the trailer of a chunked body.
+pub const TRAILER_BYTES_MAX: usize = 8 * 1024;
+/// Bytes of an object in one PUT, of a part, of a CopyObject source (S3: 5 GiB).
+pub const PUT_BYTES_MAX: u64 = 5 << 30;
+/// Bytes of an object made of parts (S3: 5 TiB).
+pub const OBJECT_BYTES_MAX: u64 = 5 << 40;
+/// Bytes of every part but the last (S3: 5 MiB).
+pub const PART_BYTES_MIN: u64 = 5 << 20;
+/// Parts of an upload.
+pub const PARTS_MAX: u16 = 10_000;
+/// Keys, parts, uploads or buckets in one page.
+pub const PAGE_MAX: usize = 1_000;
+/// Keys of one DeleteObjects.
+pub const DELETE_KEYS_MAX: usize = 1_000;
+
+/// A request's head must be complete this long after its first byte.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// A body or response that makes no progress for this long ends its connection.
+pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// A connection without a request is closed after this long.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
+/// In-flight requests have this long to finish after SIGTERM.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Slots that the keyspace is hashed into. Fixed for ever: it decides which records belong together.
+pub const SLOTS: u32 = 4096;
+/// A body up to this length lies inside its commit record.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Bytes of a block of an extent on disk, its header included.
+pub const BLOCK_BYTES: usize = 64 * 1024;
+/// Bytes of a block's header.
+pub const BLOCK_HEADER_BYTES: usize = 16;
+/// Body bytes that a full block holds.
+pub const BLOCK_PAYLOAD_BYTES: usize = BLOCK_BYTES - BLOCK_HEADER_BYTES;
+/// Blocks that are written or read in one disk operation.
+pub const BLOCKS_PER_IO: usize = 4;
+/// Bytes of a segment's header.
+pub const SEGMENT_HEADER_BYTES: u32 = 4096;
+/// Bytes of the smallest segment.
+pub const SEGMENT_BYTES_MIN: u32 = 1 << 20;
+/// Bytes of the largest segment.
+pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+
+const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize);
+const _: () = assert!(BLOCK_BYTES * BLOCKS_PER_IO < SEGMENT_BYTES_MIN as usize);
+const _: () = assert!(INLINE_BYTES_MAX * 4 < SEGMENT_BYTES_MIN as usize);
+const _: () = assert!(SLOTS.is_power_of_two());

@@ -1,0 +1,2 @@
+//! The `weft` program: flags in, exit code out.
+fn main() {}
