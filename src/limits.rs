@@ -54,6 +54,18 @@ pub const BLOCK_HEADER_BYTES: usize = 16;
 pub const BLOCK_PAYLOAD_BYTES: usize = BLOCK_BYTES - BLOCK_HEADER_BYTES;
 /// Blocks that are written or read in one disk operation.
 pub const BLOCKS_PER_IO: usize = 4;
+/// Bytes that one group commit gathers; a single record may be longer.
+pub const BATCH_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of records that may wait for a core's group commit; behind it, 503.
+pub const COMMIT_QUEUE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of buffers that bodies in flight may hold on one core; behind it they wait, then 503.
+pub const BODY_BUFFER_BYTES_MAX: usize = 64 << 20;
+/// A body that gets no buffer for this long is refused.
+pub const BODY_BUFFER_TIMEOUT: Duration = Duration::from_secs(8);
+/// Bytes that one body reserves in a segment at a time.
+pub const RESERVATION_BYTES_MAX: u64 = 16 << 20;
+/// Disk operations that one body has in flight.
+pub const BODY_IO_DEPTH: usize = 3;
 /// Bytes of a segment's header.
 pub const SEGMENT_HEADER_BYTES: u32 = 4096;
 /// Bytes of the smallest segment.
@@ -64,4 +76,5 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize);
 const _: () = assert!(BLOCK_BYTES * BLOCKS_PER_IO < SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(INLINE_BYTES_MAX * 4 < SEGMENT_BYTES_MIN as usize);
+const _: () = assert!(BATCH_BYTES_MAX + 8192 <= SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(SLOTS.is_power_of_two());

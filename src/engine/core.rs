@@ -1,0 +1,258 @@
+//! What one core of the engine holds, and how cores call each other.
+//!
+//! Everything here belongs to one core and is reached by its tasks alone. No borrow of a `RefCell` lives
+//! across an await.
+
+use crate::engine::buckets::BucketTable;
+use crate::engine::group_commit::CommitQueue;
+use crate::engine::message::{Message, Note, Outcome, Refusal, Reply, Request};
+use crate::engine::reads::{ReadGuard, Reads};
+use crate::engine::recover::Assembly;
+use crate::engine::segments::{DataTail, Supply};
+use crate::engine::space::{Ledger, SpaceTable};
+use crate::engine::Machine;
+use crate::index::Index;
+use crate::index::key::BucketId;
+use crate::io::{CoreId, SegmentId};
+use crate::limits::SLOTS;
+use futures_channel::oneshot;
+use futures_util::lock::Mutex;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+/// The core that holds the buckets, the space table and the barriers of the start.
+pub const COORDINATOR: CoreId = CoreId(0);
+
+pub struct Core<I: Machine> {
+    pub io: I,
+    pub index: RefCell<Index>,
+    pub buckets: RefCell<BucketTable>,
+    pub commits: CommitQueue,
+    pub supply: Supply,
+    pub data: DataTail,
+    pub ledger: Ledger,
+    pub reads: Rc<Reads>,
+    pub counters: Counters,
+    /// On the coordinator: which segments are free, and what lives in the others.
+    pub space: RefCell<SpaceTable>,
+    /// On the coordinator: one change of the set of buckets at a time.
+    pub bucket_changes: Mutex<()>,
+    /// At start: what was found so far.
+    pub assembly: RefCell<Assembly>,
+    calls: RefCell<BTreeMap<u64, oneshot::Sender<Reply>>>,
+    next_call: Cell<u64>,
+    next_change: Cell<u64>,
+    next_tag: Cell<u64>,
+    retired: RefCell<Option<Rc<dyn Fn(SegmentId)>>>,
+}
+
+/// What a core has counted since its start.
+#[derive(Default)]
+pub struct Counters {
+    pub batches: Cell<u64>,
+    pub records: Cell<u64>,
+    pub log_syncs: Cell<u64>,
+    pub data_syncs: Cell<u64>,
+    pub disk_errors: Cell<u64>,
+    pub checksum_errors: Cell<u64>,
+}
+
+/// Where the reply of a request goes.
+pub enum ReplyTo {
+    Local(oneshot::Sender<Reply>),
+    Remote { core: CoreId, id: u64 },
+}
+
+impl<I: Machine> Core<I> {
+    pub fn new(io: I) -> Rc<Core<I>> {
+        let shape = io.volume();
+        let core = Rc::new(Core {
+            index: RefCell::default(),
+            buckets: RefCell::default(),
+            commits: CommitQueue::default(),
+            supply: Supply::default(),
+            data: DataTail::default(),
+            ledger: Ledger::default(),
+            reads: Rc::default(),
+            counters: Counters::default(),
+            space: RefCell::new(SpaceTable::new(shape.segments_max, io.cores())),
+            bucket_changes: Mutex::new(()),
+            assembly: RefCell::default(),
+            calls: RefCell::default(),
+            next_call: Cell::new(0),
+            next_change: Cell::new(0),
+            next_tag: Cell::new(0),
+            retired: RefCell::default(),
+            io,
+        });
+        let weak = Rc::downgrade(&core);
+        *core.retired.borrow_mut() = Some(Rc::new(move |segment| {
+            if let Some(core) = weak.upgrade() {
+                core.note(COORDINATOR, Note::Retired { segment });
+            }
+        }));
+        core
+    }
+
+    /// The core that owns a key.
+    pub fn owner(&self, bucket: BucketId, key: &[u8]) -> CoreId {
+        let slot = xxhash_rust::xxh3::xxh3_64_with_seed(key, bucket.0) % u64::from(SLOTS);
+        CoreId((slot % self.io.cores() as u64) as u16)
+    }
+
+    pub fn is_coordinator(&self) -> bool {
+        self.io.core() == COORDINATOR
+    }
+
+    /// The cores of this run.
+    pub fn everyone(&self) -> impl Iterator<Item = CoreId> + use<I> {
+        (0..self.io.cores() as u16).map(CoreId)
+    }
+
+    /// The next sequence: boot epoch, then a counter.
+    pub fn next_sequence(&self) -> u64 {
+        let counter = self.next_change.get();
+        self.next_change.set(counter + 1);
+        u64::from(self.io.boot_epoch()) << 40 | counter
+    }
+
+    /// A number that no other extent or upload of the volume has: boot epoch, core, counter.
+    pub fn next_tag(&self) -> u64 {
+        let counter = self.next_tag.get();
+        self.next_tag.set(counter + 1);
+        u64::from(self.io.boot_epoch()) << 44 | u64::from(self.io.core().0) << 34 | counter & ((1 << 34) - 1)
+    }
+
+    /// Holds what a lookup leads to in place.
+    pub fn guard(&self) -> ReadGuard {
+        let over = self.retired.borrow();
+        self.reads.guard(over.as_ref().expect("set when the core was made"))
+    }
+
+    /// Asks a core and waits for its reply.
+    pub async fn call(self: &Rc<Self>, to: CoreId, request: Request) -> Reply {
+        let (sender, receiver) = oneshot::channel();
+        if to == self.io.core() {
+            self.serve(request, ReplyTo::Local(sender));
+        } else {
+            let id = self.next_call.get();
+            self.next_call.set(id + 1);
+            self.calls.borrow_mut().insert(id, sender);
+            self.io.send(to, Message::Request { id, request });
+        }
+        receiver.await.expect("every request is answered")
+    }
+
+    /// Asks every core the same, all at once; replies in order of core.
+    pub async fn call_all(self: &Rc<Self>, request: impl Fn() -> Request) -> Vec<Reply> {
+        let calls = self.everyone().map(|core| self.call(core, request()));
+        futures_util::future::join_all(calls).await
+    }
+
+    /// Tells a core something.
+    pub fn note(self: &Rc<Self>, to: CoreId, note: Note) {
+        if to == self.io.core() {
+            self.take_note(self.io.core(), note);
+        } else {
+            self.io.send(to, Message::Note(note));
+        }
+    }
+
+    /// Sends a reply on its way. A requester that is gone is no error.
+    pub fn reply(&self, to: ReplyTo, reply: Reply) {
+        match to {
+            ReplyTo::Local(sender) => drop(sender.send(reply)),
+            ReplyTo::Remote { core, id } => self.io.send(core, Message::Reply { id, reply }),
+        }
+    }
+
+    /// Sends the outcome of a mutation on its way.
+    pub fn reply_outcome(&self, to: ReplyTo, outcome: Result<Outcome, Refusal>) {
+        self.reply(to, Reply::Outcome(outcome));
+    }
+
+    /// Serves what other cores send, until the run ends.
+    pub async fn receive(self: Rc<Self>) {
+        loop {
+            for (from, message) in self.io.receive().await {
+                match message {
+                    Message::Request { id, request } => self.serve(request, ReplyTo::Remote { core: from, id }),
+                    Message::Reply { id, reply } => {
+                        let sender = self.calls.borrow_mut().remove(&id);
+                        drop(sender.expect("a reply answers one request").send(reply));
+                    }
+                    Message::Note(note) => self.take_note(from, note),
+                }
+            }
+        }
+    }
+
+    /// Answers a request now, or has a task or the next group commit answer it.
+    fn serve(self: &Rc<Self>, request: Request, to: ReplyTo) {
+        match request {
+            Request::Lookup { bucket, key } => self.reply(to, Reply::Value(self.value_of(bucket, &key))),
+            Request::Mutate(mutation) => self.mutate(mutation, to),
+            Request::MutateMany(mutations) => self.in_task(to, async move |core| core.mutate_many(mutations).await),
+            Request::ListObjects { bucket, walk } => self.reply(to, Reply::Objects(self.objects_here(bucket, &walk))),
+            Request::ListUploads { bucket, walk } => self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk))),
+            Request::ListParts { bucket, key, upload, after, max } => {
+                self.reply(to, Reply::Parts(self.parts_here(bucket, &key, upload, after, max)))
+            }
+            Request::CreateBucket { name } => {
+                self.in_task(to, async move |core| Reply::Bucket(core.create_bucket_everywhere(name).await))
+            }
+            Request::DeleteBucket { name } => {
+                self.in_task(to, async move |core| Reply::Bucket(core.delete_bucket_everywhere(name).await))
+            }
+            Request::InstallBucket { name, bucket } => {
+                self.buckets.borrow_mut().install(name, bucket);
+                self.reply(to, Reply::Done);
+            }
+            Request::FreezeBucket { bucket } => {
+                self.in_task(to, async move |core| Reply::Empty(core.freeze_bucket(bucket).await))
+            }
+            Request::ThawBucket { bucket } => {
+                self.buckets.borrow_mut().thaw(bucket);
+                self.reply(to, Reply::Done);
+            }
+            Request::DropBucket { name, bucket } => {
+                self.drop_bucket(&name, bucket);
+                self.reply(to, Reply::Done);
+            }
+            Request::Allocate { content, purpose } => self.allocate_segment(content, purpose, to),
+            Request::Barrier { stage } => self.arrive(stage, to),
+            Request::Survey(survey) => self.take_survey(survey, to),
+            Request::Recovered(changes) => {
+                self.take_recovered(changes);
+                self.reply(to, Reply::Done);
+            }
+        }
+    }
+
+    fn take_note(self: &Rc<Self>, from: CoreId, note: Note) {
+        match note {
+            Note::Space(deltas) => self.account(&deltas),
+            Note::Sealed { segment } => self.segment_sealed(segment),
+            Note::Retire { segment } => {
+                for segment in self.reads.retire(segment) {
+                    self.note(COORDINATOR, Note::Retired { segment });
+                }
+            }
+            Note::Retired { segment } => self.segment_retired(segment, from),
+            Note::SpaceFreed => self.space_freed(),
+        }
+    }
+
+    /// Answers from a task, for requests that wait for something.
+    fn in_task<F>(self: &Rc<Self>, to: ReplyTo, work: F)
+    where
+        F: AsyncFnOnce(Rc<Self>) -> Reply + 'static,
+    {
+        let core = self.clone();
+        self.io.spawn(async move {
+            let reply = work(core.clone()).await;
+            core.reply(to, reply);
+        });
+    }
+}

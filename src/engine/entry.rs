@@ -1,0 +1,389 @@
+//! What the log and the index hold of objects, uploads, parts and buckets, and its bytes.
+//!
+//! Invariant: decoding never panics, whatever the bytes; encoding then decoding gives the same value. An
+//! extent has a fixed length, so that a record's length is known before the place of its body is.
+//! docs/format.md describes each byte.
+
+use crate::index::key::{BucketId, UploadId};
+use crate::io::SegmentId;
+use crate::log::block;
+use std::fmt;
+
+/// Bytes of an encoded extent.
+pub const EXTENT_BYTES: usize = 21;
+const VALUE_VERSION: u8 = 1;
+
+/// An object's entity tag: MD5 of its bytes, or MD5 of its parts' MD5s and how many there were.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct ETag {
+    pub md5: [u8; 16],
+    /// 0 for an object that was not made of parts.
+    pub parts: u16,
+}
+
+impl fmt::Display for ETag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for byte in self.md5 {
+            write!(f, "{byte:02x}")?;
+        }
+        match self.parts {
+            0 => Ok(()),
+            parts => write!(f, "-{parts}"),
+        }
+    }
+}
+
+/// How the bytes of an extent lie on disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Layout {
+    /// Within a commit record; `check` is the CRC-32 of the bytes.
+    Inline,
+    /// Checksummed blocks (`log::block`); `check` is the tag that each block carries.
+    Blocks,
+}
+
+/// Where a run of an object's bytes lies.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Extent {
+    pub layout: Layout,
+    pub segment: SegmentId,
+    /// Byte offset in the segment.
+    pub offset: u32,
+    /// Body bytes.
+    pub length: u32,
+    pub check: u64,
+}
+
+impl Extent {
+    /// Bytes of its segment that it keeps from being reused.
+    pub fn disk_bytes(&self) -> u32 {
+        match self.layout {
+            Layout::Inline => self.length,
+            Layout::Blocks => block::disk_bytes_for(self.length),
+        }
+    }
+
+    /// The extent's bytes, at a fixed length.
+    pub fn encode(&self) -> [u8; EXTENT_BYTES] {
+        let mut out = [0; EXTENT_BYTES];
+        out[0] = match self.layout {
+            Layout::Inline => 1,
+            Layout::Blocks => 2,
+        };
+        out[1..5].copy_from_slice(&self.segment.0.to_le_bytes());
+        out[5..9].copy_from_slice(&self.offset.to_le_bytes());
+        out[9..13].copy_from_slice(&self.length.to_le_bytes());
+        out[13..21].copy_from_slice(&self.check.to_le_bytes());
+        out
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Option<Extent> {
+        let layout = match reader.u8()? {
+            1 => Layout::Inline,
+            2 => Layout::Blocks,
+            _ => return None,
+        };
+        Some(Extent {
+            layout,
+            segment: SegmentId(reader.u32()?),
+            offset: reader.u32()?,
+            length: reader.u32()?,
+            check: reader.u64()?,
+        })
+    }
+}
+
+/// What is kept of an object, and what a GET or HEAD needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Object {
+    pub size: u64,
+    /// Milliseconds since 1970.
+    pub modified_ms: u64,
+    pub etag: ETag,
+    /// What the protocol keeps with the object (headers, checksums); opaque here.
+    pub attributes: Box<[u8]>,
+    /// Sizes of the parts that it was made of; empty if it was not.
+    pub part_sizes: Box<[u64]>,
+    /// The upload that made it.
+    pub upload: Option<UploadId>,
+    /// Where its bytes lie, in order.
+    pub extents: Box<[Extent]>,
+}
+
+/// What a listing shows of an object.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Summary {
+    pub size: u64,
+    pub modified_ms: u64,
+    pub etag: ETag,
+    pub attributes: Box<[u8]>,
+}
+
+/// An upload in parts that has begun.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Upload {
+    pub initiated_ms: u64,
+    /// What the protocol keeps for the object to be; opaque here.
+    pub attributes: Box<[u8]>,
+}
+
+/// A part of an upload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    pub size: u64,
+    pub modified_ms: u64,
+    pub md5: [u8; 16],
+    /// What the protocol keeps with the part (checksums); opaque here.
+    pub attributes: Box<[u8]>,
+    pub extents: Box<[Extent]>,
+}
+
+/// A bucket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Bucket {
+    pub id: BucketId,
+    pub created_ms: u64,
+}
+
+impl Object {
+    /// The value's bytes. Its extents come last, so that their place is known from the end.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64 + self.attributes.len() + self.extents.len() * EXTENT_BYTES);
+        out.push(VALUE_VERSION);
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.modified_ms.to_le_bytes());
+        out.extend_from_slice(&self.etag.md5);
+        out.extend_from_slice(&self.etag.parts.to_le_bytes());
+        put_bytes(&mut out, &self.attributes);
+        match &self.upload {
+            Some(upload) => {
+                out.push(1);
+                out.extend_from_slice(&upload.0);
+            }
+            None => out.push(0),
+        }
+        out.extend_from_slice(&(self.part_sizes.len() as u16).to_le_bytes());
+        for size in &self.part_sizes {
+            out.extend_from_slice(&size.to_le_bytes());
+        }
+        put_extents(&mut out, &self.extents);
+        out
+    }
+
+    /// Reads a value; `None` if it is not one of this version.
+    pub fn decode(bytes: &[u8]) -> Option<Object> {
+        let (summary, mut reader) = Summary::read(bytes)?;
+        let upload = match reader.u8()? {
+            0 => None,
+            _ => Some(UploadId(reader.array()?)),
+        };
+        let parts = reader.u16()? as usize;
+        let part_sizes = (0..parts).map(|_| reader.u64()).collect::<Option<_>>()?;
+        let extents = reader.extents()?;
+        reader.end()?;
+        Some(Object {
+            size: summary.size,
+            modified_ms: summary.modified_ms,
+            etag: summary.etag,
+            attributes: summary.attributes,
+            part_sizes,
+            upload,
+            extents,
+        })
+    }
+}
+
+impl Summary {
+    /// Reads the head of an object's value.
+    pub fn decode(bytes: &[u8]) -> Option<Summary> {
+        Summary::read(bytes).map(|(summary, _)| summary)
+    }
+
+    fn read(bytes: &[u8]) -> Option<(Summary, Reader<'_>)> {
+        let mut reader = Reader::new(bytes)?;
+        let summary = Summary {
+            size: reader.u64()?,
+            modified_ms: reader.u64()?,
+            etag: ETag { md5: reader.array()?, parts: reader.u16()? },
+            attributes: reader.bytes()?.into(),
+        };
+        Some((summary, reader))
+    }
+}
+
+impl Upload {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VALUE_VERSION];
+        out.extend_from_slice(&self.initiated_ms.to_le_bytes());
+        put_bytes(&mut out, &self.attributes);
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Upload> {
+        let mut reader = Reader::new(bytes)?;
+        let upload = Upload { initiated_ms: reader.u64()?, attributes: reader.bytes()?.into() };
+        reader.end()?;
+        Some(upload)
+    }
+}
+
+impl Part {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VALUE_VERSION];
+        out.extend_from_slice(&self.size.to_le_bytes());
+        out.extend_from_slice(&self.modified_ms.to_le_bytes());
+        out.extend_from_slice(&self.md5);
+        put_bytes(&mut out, &self.attributes);
+        put_extents(&mut out, &self.extents);
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Part> {
+        let mut reader = Reader::new(bytes)?;
+        let part = Part {
+            size: reader.u64()?,
+            modified_ms: reader.u64()?,
+            md5: reader.array()?,
+            attributes: reader.bytes()?.into(),
+            extents: reader.extents()?,
+        };
+        reader.end()?;
+        Some(part)
+    }
+}
+
+impl Bucket {
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![VALUE_VERSION];
+        out.extend_from_slice(&self.id.0.to_le_bytes());
+        out.extend_from_slice(&self.created_ms.to_le_bytes());
+        out
+    }
+
+    pub fn decode(bytes: &[u8]) -> Option<Bucket> {
+        let mut reader = Reader::new(bytes)?;
+        let bucket = Bucket { id: BucketId(reader.u64()?), created_ms: reader.u64()? };
+        reader.end()?;
+        Some(bucket)
+    }
+}
+
+fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    out.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+    out.extend_from_slice(bytes);
+}
+
+fn put_extents(out: &mut Vec<u8>, extents: &[Extent]) {
+    out.extend_from_slice(&(extents.len() as u32).to_le_bytes());
+    for extent in extents {
+        out.extend_from_slice(&extent.encode());
+    }
+}
+
+/// Takes fields off the front of a value.
+struct Reader<'a> {
+    rest: &'a [u8],
+}
+
+impl<'a> Reader<'a> {
+    fn new(bytes: &'a [u8]) -> Option<Reader<'a>> {
+        let mut reader = Reader { rest: bytes };
+        (reader.u8()? == VALUE_VERSION).then_some(reader)
+    }
+
+    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+        let (head, rest) = self.rest.split_first_chunk::<N>()?;
+        self.rest = rest;
+        Some(*head)
+    }
+
+    fn u8(&mut self) -> Option<u8> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    fn u16(&mut self) -> Option<u16> {
+        self.array().map(u16::from_le_bytes)
+    }
+
+    fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> Option<u64> {
+        self.array().map(u64::from_le_bytes)
+    }
+
+    fn bytes(&mut self) -> Option<&'a [u8]> {
+        let length = self.u32()? as usize;
+        let (head, rest) = self.rest.split_at_checked(length)?;
+        self.rest = rest;
+        Some(head)
+    }
+
+    fn extents(&mut self) -> Option<Box<[Extent]>> {
+        let count = self.u32()? as usize;
+        if count != self.rest.len() / EXTENT_BYTES {
+            return None;
+        }
+        (0..count).map(|_| Extent::decode(self)).collect()
+    }
+
+    fn end(self) -> Option<()> {
+        self.rest.is_empty().then_some(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn extent(layout: Layout) -> Extent {
+        Extent { layout, segment: SegmentId(3), offset: 8192, length: 70_000, check: 0x1122_3344_5566 }
+    }
+
+    fn object() -> Object {
+        Object {
+            size: 70_000,
+            modified_ms: 1_700_000_000_123,
+            etag: ETag { md5: [7; 16], parts: 2 },
+            attributes: b"opaque".to_vec().into(),
+            part_sizes: vec![5 << 20, 9].into(),
+            upload: Some(UploadId([4; 16])),
+            extents: vec![extent(Layout::Blocks), extent(Layout::Inline)].into(),
+        }
+    }
+
+    #[test]
+    fn values_are_read_back() {
+        let object = object();
+        assert_eq!(Object::decode(&object.encode()), Some(object.clone()));
+        let part = Part {
+            size: 1,
+            modified_ms: 2,
+            md5: [3; 16],
+            attributes: Box::default(),
+            extents: vec![extent(Layout::Blocks)].into(),
+        };
+        assert_eq!(Part::decode(&part.encode()), Some(part));
+        let upload = Upload { initiated_ms: 5, attributes: b"x".to_vec().into() };
+        assert_eq!(Upload::decode(&upload.encode()), Some(upload));
+        let bucket = Bucket { id: BucketId(9), created_ms: 10 };
+        assert_eq!(Bucket::decode(&bucket.encode()), Some(bucket));
+    }
+
+    #[test]
+    fn cut_or_extended_values_are_refused() {
+        let bytes = object().encode();
+        for length in 0..bytes.len() {
+            assert_eq!(Object::decode(&bytes[..length]), None, "cut at {length}");
+        }
+        assert_eq!(Object::decode(&[bytes.as_slice(), &[0]].concat()), None);
+    }
+
+    #[test]
+    fn extents_end_the_value() {
+        let object = object();
+        let bytes = object.encode();
+        assert_eq!(bytes[bytes.len() - EXTENT_BYTES..], extent(Layout::Inline).encode());
+    }
+}

@@ -1,0 +1,438 @@
+//! Group commit: one task per core writes all records of its log, many in one write and one sync.
+//!
+//! While one batch is being written and synced the next gathers; nothing waits for company. A change enters
+//! the index, and its requester gets an answer, only after the sync. After a failed write or sync nothing of
+//! that batch is believed: all that was queued fails, the segment takes no more, and the next batch begins by
+//! saying that the failed one is void.
+//!
+//! Bytes copied per record: its changes and inline body once, into the buffer that goes to disk.
+
+use crate::engine::Machine;
+use crate::engine::core::{Core, ReplyTo};
+use crate::engine::entry::{EXTENT_BYTES, Extent, Layout, Object, Part};
+use crate::engine::message::{Content, Outcome, PoisonedTail, Purpose, Refusal};
+use crate::engine::segments::OpenSegment;
+use crate::engine::signal::Signal;
+use crate::index::Entry;
+use crate::index::key::{self, Named};
+use crate::io::SegmentId;
+use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX};
+use crate::log::batch::{BATCH_HEADER_BYTES, BatchWriter};
+use crate::log::record::{self, POISON_RECORD_BYTES};
+use crate::log::segment::SegmentHeader;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+
+/// One change of the index, to be made by a record.
+pub struct Change {
+    pub key: Vec<u8>,
+    /// `None` deletes the key.
+    pub value: Option<Vec<u8>>,
+}
+
+impl Change {
+    pub fn put(key: Vec<u8>, value: Vec<u8>) -> Change {
+        Change { key, value: Some(value) }
+    }
+
+    pub fn delete(key: Vec<u8>) -> Change {
+        Change { key, value: None }
+    }
+
+    fn as_log(&self) -> record::Change<'_> {
+        match &self.value {
+            Some(value) => record::Change::Put { key: &self.key, value },
+            None => record::Change::Delete { key: &self.key },
+        }
+    }
+}
+
+/// A record to be written: changes that become true together.
+///
+/// A body belongs to the first change, whose value ends with the extent that says where the body lies.
+pub struct Record {
+    pub sequence: u64,
+    pub changes: Vec<Change>,
+    pub body: Vec<u8>,
+}
+
+impl Record {
+    fn length_bytes(&self) -> usize {
+        let changes = self.changes.iter().map(|change| {
+            record::change_length(change.key.len(), change.value.as_ref().map_or(0, |value| value.len()))
+        });
+        record::record_length(changes.sum(), self.body.len())
+    }
+
+    fn releases(&self) -> bool {
+        self.changes.iter().all(|change| change.value.is_none())
+    }
+}
+
+/// What waits for the next batch: a record and its answer, or an answer alone.
+pub struct Queued {
+    pub record: Option<Record>,
+    pub outcome: Result<Outcome, Refusal>,
+    pub to: ReplyTo,
+}
+
+/// A core's queue of changes, and what they will make true.
+#[derive(Default)]
+pub struct CommitQueue {
+    queue: RefCell<VecDeque<Queued>>,
+    queued_bytes: Cell<usize>,
+    /// By key: the latest queued value, and how many queued records change the key.
+    pending: RefCell<BTreeMap<Vec<u8>, Pending>>,
+    arrived: Signal,
+}
+
+struct Pending {
+    records: usize,
+    sequence: u64,
+    value: Option<Vec<u8>>,
+}
+
+impl CommitQueue {
+    pub fn is_pending(&self, key: &[u8]) -> bool {
+        let pending = self.pending.borrow();
+        !pending.is_empty() && pending.contains_key(key)
+    }
+
+    /// Shows the latest pending sequence and value of `key`.
+    pub fn with_pending<T>(&self, key: &[u8], view: impl FnOnce(Option<(u64, Option<&[u8]>)>) -> T) -> T {
+        let pending = self.pending.borrow();
+        view(pending.get(key).map(|pending| (pending.sequence, pending.value.as_deref())))
+    }
+
+    /// Whether the queue takes no more until a batch is through.
+    pub fn is_at_bound(&self) -> bool {
+        self.queued_bytes.get() >= COMMIT_QUEUE_BYTES_MAX
+    }
+
+    fn push(&self, queued: Queued) {
+        if let Some(record) = &queued.record {
+            self.queued_bytes.set(self.queued_bytes.get() + record.length_bytes());
+            let mut pending = self.pending.borrow_mut();
+            for change in &record.changes {
+                let records = pending.get(&change.key).map_or(0, |pending| pending.records);
+                let now = Pending { records: records + 1, sequence: record.sequence, value: change.value.clone() };
+                pending.insert(change.key.clone(), now);
+            }
+        }
+        self.queue.borrow_mut().push_back(queued);
+        self.arrived.raise();
+    }
+
+    /// Takes answers and records off the front, up to `bytes_max` of records, but at least one item.
+    fn take(&self, bytes_max: usize) -> Vec<Queued> {
+        let mut queue = self.queue.borrow_mut();
+        let mut taken = Vec::new();
+        let mut bytes = 0;
+        while let Some(next) = queue.front() {
+            let length = next.record.as_ref().map_or(0, Record::length_bytes);
+            if bytes + length > bytes_max && !taken.is_empty() {
+                break;
+            }
+            bytes += length;
+            taken.extend(queue.pop_front());
+        }
+        self.queued_bytes.set(self.queued_bytes.get() - bytes);
+        taken
+    }
+
+    fn settle(&self, record: &Record) {
+        let mut pending = self.pending.borrow_mut();
+        for change in &record.changes {
+            let waiting = pending.get_mut(&change.key).expect("a queued change is pending");
+            waiting.records -= 1;
+            if waiting.records == 0 {
+                pending.remove(&change.key);
+            }
+        }
+    }
+
+    fn front_record_length(&self) -> Option<usize> {
+        self.queue.borrow().iter().find_map(|queued| queued.record.as_ref().map(Record::length_bytes))
+    }
+
+    fn any_releases(&self) -> bool {
+        self.queue.borrow().iter().filter_map(|queued| queued.record.as_ref()).any(Record::releases)
+    }
+}
+
+/// The writer's place in the log.
+#[derive(Default)]
+struct Tail {
+    open: Option<OpenLog>,
+    /// Failed batches that the next one declares void.
+    poisoned: Vec<PoisonedTail>,
+}
+
+struct OpenLog {
+    header: SegmentHeader,
+    offset: u32,
+    number: u32,
+}
+
+impl OpenLog {
+    fn room(&self) -> usize {
+        (self.header.segment_size_bytes - self.offset) as usize
+    }
+}
+
+impl<I: Machine> Core<I> {
+    /// Hands a change, or an answer that must wait for those before it, to the log's writer.
+    pub fn enqueue(self: &Rc<Self>, queued: Queued) {
+        if let Some(record) = &queued.record
+            && record.length_bytes() > self.record_bytes_max()
+        {
+            return self.reply_outcome(queued.to, Err(Refusal::TooLarge));
+        }
+        self.commits.push(queued);
+    }
+
+    /// Returns when all that is queued now has been answered.
+    pub async fn commits_settled(self: &Rc<Self>) {
+        let (sender, receiver) = futures_channel::oneshot::channel();
+        let outcome = Ok(Outcome { sequence: 0, modified_ms: 0 });
+        self.enqueue(Queued { record: None, outcome, to: ReplyTo::Local(sender) });
+        receiver.await.expect("every queued answer is given");
+    }
+
+    /// The log's writer: one task per core, for as long as the run.
+    pub async fn write_log(self: Rc<Self>) {
+        let mut tail = Tail::default();
+        loop {
+            self.commits.arrived.wait().await;
+            while !self.commits.queue.borrow().is_empty() {
+                if let Err(refusal) = self.write_batch(&mut tail).await {
+                    self.fail_queue(refusal);
+                }
+            }
+            self.ledger_is_dirty();
+        }
+    }
+
+    /// The longest record that a batch with poison records in front of it can still hold.
+    fn record_bytes_max(&self) -> usize {
+        let reserve = BATCH_HEADER_BYTES + POISONED_MAX * POISON_RECORD_BYTES;
+        record::record_bytes_max(self.io.volume().segment_size_bytes) - reserve
+    }
+
+    async fn write_batch(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Refusal> {
+        let Some(first_length) = self.commits.front_record_length() else {
+            self.finish_answers(self.commits.take(0));
+            return Ok(());
+        };
+        let overhead = BATCH_HEADER_BYTES + tail.poisoned.len() * POISON_RECORD_BYTES;
+        if tail.open.as_ref().is_none_or(|open| open.room() < overhead + first_length) {
+            self.open_next(tail).await?;
+        }
+        let open = tail.open.as_mut().expect("opened above");
+        let mut batch = self.commits.take(open.room().min(BATCH_BYTES_MAX.max(overhead + first_length)) - overhead);
+        let (buffer, places) = self.encode_batch(open, &tail.poisoned, &mut batch);
+        let length = buffer.as_ref().len() as u32;
+        match self.write_and_sync(SegmentId(open.header.segment), open.offset, buffer).await {
+            Ok(()) => {
+                let segment = SegmentId(open.header.segment);
+                open.offset += length;
+                open.number += 1;
+                tail.poisoned.clear();
+                self.counters.batches.set(self.counters.batches.get() + 1);
+                self.finish_batch(batch, segment, places);
+                Ok(())
+            }
+            Err(error) => {
+                eprintln!("weft: log segment {}: {error}; it takes no more records", SegmentId(open.header.segment));
+                self.abandon(tail);
+                self.fail(batch, Refusal::DiskFailed);
+                Err(Refusal::DiskFailed)
+            }
+        }
+    }
+
+    /// Seals the log segment that has no room for the next record, and opens another.
+    async fn open_next(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Refusal> {
+        let purpose = if self.commits.any_releases() { Purpose::Release } else { Purpose::Growth };
+        let OpenSegment { header } = self.take_segment(Content::Log, purpose).await?;
+        if let Some(full) = tail.open.take() {
+            let segment = SegmentId(full.header.segment);
+            if full.room() > 0 {
+                let buffer = self.io.buffer(crate::io::DISK_ALIGN_BYTES);
+                let (buffer, _) = BatchWriter::new(buffer, &full.header, full.offset, full.number).finish_sealed();
+                if let Err(error) = self.io.write(segment, full.offset, buffer).await {
+                    eprintln!("weft: log segment {segment}: sealing it: {error}");
+                }
+            }
+            self.seal(segment);
+        }
+        tail.open = Some(OpenLog { header, offset: crate::limits::SEGMENT_HEADER_BYTES, number: 0 });
+        Ok(())
+    }
+
+    /// Encodes the records of `batch`; returns the buffer, and where each record's body lies.
+    fn encode_batch(&self, open: &OpenLog, poisoned: &[PoisonedTail], batch: &mut [Queued]) -> (I::WriteBuf, Vec<u32>) {
+        let records = batch.iter().filter_map(|queued| queued.record.as_ref());
+        let lengths: usize = records.map(Record::length_bytes).sum();
+        let length = BATCH_HEADER_BYTES + poisoned.len() * POISON_RECORD_BYTES + lengths;
+        let buffer = self.io.buffer(length.next_multiple_of(crate::io::DISK_ALIGN_BYTES));
+        let mut writer = BatchWriter::new(buffer, &open.header, open.offset, open.number);
+        for tail in poisoned {
+            let poison =
+                record::Poison { segment: tail.segment.0, generation: tail.generation, offset: tail.offset };
+            writer.push_poison(self.next_sequence(), &poison);
+        }
+        let mut places = Vec::with_capacity(batch.len());
+        for record in batch.iter_mut().filter_map(|queued| queued.record.as_mut()) {
+            let crc32 = record::body_crc32(&record.body);
+            if !record.body.is_empty() {
+                let changes: Vec<_> = record.changes.iter().map(Change::as_log).collect();
+                let place = Extent {
+                    layout: Layout::Inline,
+                    segment: SegmentId(open.header.segment),
+                    offset: writer.next_body_offset(record::changes_length(&changes)),
+                    length: record.body.len() as u32,
+                    check: u64::from(crc32),
+                };
+                let value = record.changes[0].value.as_mut().expect("a body belongs to a value");
+                let at = value.len() - EXTENT_BYTES;
+                value[at..].copy_from_slice(&place.encode());
+            }
+            let changes: Vec<_> = record.changes.iter().map(Change::as_log).collect();
+            let placed = writer.push_with_crc32(record.sequence, &changes, &record.body, crc32);
+            places.push(placed.record_length);
+        }
+        self.counters.records.set(self.counters.records.get() + places.len() as u64);
+        let (buffer, written) = writer.finish();
+        assert!(written as usize == buffer.as_ref().len(), "the batch's length was computed");
+        (buffer, places)
+    }
+
+    async fn write_and_sync(&self, segment: SegmentId, offset: u32, buffer: I::WriteBuf) -> std::io::Result<()> {
+        self.io.write(segment, offset, buffer).await?;
+        self.counters.log_syncs.set(self.counters.log_syncs.get() + 1);
+        self.io.sync(segment).await
+    }
+
+    /// After a failure: the segment takes no more, and the next batch says from where on it is void.
+    fn abandon(self: &Rc<Self>, tail: &mut Tail) {
+        self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
+        let open = tail.open.take().expect("a batch was written to an open segment");
+        let segment = SegmentId(open.header.segment);
+        tail.poisoned.push(PoisonedTail { segment, generation: open.header.generation, offset: open.offset });
+        assert!(tail.poisoned.len() <= POISONED_MAX, "{POISONED_MAX} log segments failed in a row: the volume is gone");
+    }
+
+    /// Makes what is now on stable storage true, and answers.
+    fn finish_batch(self: &Rc<Self>, batch: Vec<Queued>, segment: SegmentId, _places: Vec<u32>) {
+        // Index first, answers after: whoever gets an answer may read at once.
+        for record in batch.iter().filter_map(|queued| queued.record.as_ref()) {
+            self.apply(record, segment);
+            self.commits.settle(record);
+        }
+        self.finish_answers(batch);
+    }
+
+    fn finish_answers(&self, batch: Vec<Queued>) {
+        for queued in batch {
+            self.reply_outcome(queued.to, queued.outcome);
+        }
+    }
+
+    /// Fails everything that is queued: it was checked against changes that did not happen.
+    fn fail_queue(self: &Rc<Self>, refusal: Refusal) {
+        let queued = self.commits.take(usize::MAX);
+        self.fail(queued, refusal);
+    }
+
+    fn fail(self: &Rc<Self>, batch: Vec<Queued>, refusal: Refusal) {
+        for queued in batch {
+            if let Some(record) = &queued.record {
+                self.commits.settle(record);
+            }
+            // After a disk's failure the record may be on disk all the same: its extents stay taken until
+            // the next start, when recovery knows.
+            self.reply_outcome(queued.to, Err(refusal));
+        }
+    }
+
+    /// Makes the changes of a durable record in the index, and accounts for what they replace.
+    fn apply(self: &Rc<Self>, record: &Record, segment: SegmentId) {
+        let kept = kept_extents(record);
+        if !record.body.is_empty() {
+            self.account_here(segment, record.body.len() as i64);
+        }
+        for change in &record.changes {
+            let replaced = match &change.value {
+                Some(value) => {
+                    let home_bytes = record::change_length(change.key.len(), value.len()) as u32;
+                    self.account_here(segment, i64::from(home_bytes));
+                    let entry = Entry {
+                        sequence: record.sequence,
+                        home_segment: segment.0,
+                        home_bytes,
+                        value: value.as_slice().into(),
+                    };
+                    self.index.borrow_mut().put(&change.key, entry)
+                }
+                None => {
+                    self.account_tombstone(segment);
+                    self.drop_parts(&change.key, &kept);
+                    self.index.borrow_mut().remove(&change.key)
+                }
+            };
+            if let Some(replaced) = replaced {
+                self.release(&change.key, &replaced, &kept);
+            }
+        }
+    }
+
+    /// When an upload ends its parts go, all but the extents that the object made of them keeps.
+    pub fn drop_parts(self: &Rc<Self>, index_key: &[u8], kept: &BTreeSet<(SegmentId, u32)>) {
+        if !key::is_upload(index_key) {
+            return;
+        }
+        let parts: Vec<Vec<u8>> = {
+            let index = self.index.borrow();
+            index.prefixed(index_key).map(|(key, _)| key.to_vec()).filter(|key| key != index_key).collect()
+        };
+        for part in parts {
+            let entry = self.index.borrow_mut().remove(&part).expect("found above");
+            self.release(&part, &entry, kept);
+        }
+    }
+
+    /// Accounts for an entry that is no more.
+    pub fn release(self: &Rc<Self>, index_key: &[u8], entry: &Entry, kept: &BTreeSet<(SegmentId, u32)>) {
+        self.account_here(SegmentId(entry.home_segment), -i64::from(entry.home_bytes));
+        for extent in extents_of(index_key, &entry.value) {
+            if kept.is_empty() || !kept.contains(&(extent.segment, extent.offset)) {
+                self.account_here(extent.segment, -i64::from(extent.disk_bytes()));
+            }
+        }
+    }
+}
+
+/// Log segments that may fail in a row before the daemon gives up.
+const POISONED_MAX: usize = 16;
+
+/// Extents that a record's new values share with values that it replaces.
+fn kept_extents(record: &Record) -> BTreeSet<(SegmentId, u32)> {
+    // A record with a body of its own shares nothing; nor does a delete.
+    if !record.body.is_empty() {
+        return BTreeSet::new();
+    }
+    let puts = record.changes.iter().filter_map(|change| Some((&change.key, change.value.as_ref()?)));
+    puts.flat_map(|(key, value)| extents_of(key, value)).map(|extent| (extent.segment, extent.offset)).collect()
+}
+
+/// The extents that an entry keeps in place.
+pub fn extents_of(index_key: &[u8], value: &[u8]) -> Box<[Extent]> {
+    const CHECKED: &str = "the index holds values that were checked";
+    match key::parse(index_key).expect(CHECKED) {
+        Named::Object { .. } => Object::decode(value).expect(CHECKED).extents,
+        Named::Part { .. } => Part::decode(value).expect(CHECKED).extents,
+        Named::Upload { .. } | Named::Bucket { .. } => Box::default(),
+    }
+}

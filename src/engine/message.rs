@@ -1,0 +1,277 @@
+//! What cores say to each other: requests with one reply each, and notes without.
+//!
+//! Invariant: a message owns all that it carries; nothing in it is shared with its sender.
+
+use crate::engine::entry::{Bucket, ETag, Extent, Part, Summary, Upload};
+use crate::index::key::{BucketId, UploadId};
+use crate::index::{KeyPage, KeyWalk};
+use crate::io::SegmentId;
+
+/// What crosses the mesh.
+#[derive(Debug)]
+pub enum Message {
+    Request { id: u64, request: Request },
+    Reply { id: u64, reply: Reply },
+    Note(Note),
+}
+
+/// Why the engine did not do as asked.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    NoSuchBucket,
+    NoSuchKey,
+    NoSuchUpload,
+    /// The bucket is there already.
+    BucketExists,
+    BucketNotEmpty,
+    /// The bucket is being deleted.
+    BucketBusy,
+    PreconditionFailed,
+    /// What the request was computed from has changed since; compute it again.
+    Stale,
+    /// The volume has no room for what grows it.
+    Full,
+    /// A queue is at its bound.
+    Busy,
+    /// A disk said no; the change is not acknowledged, and may or may not have happened.
+    DiskFailed,
+    /// A checksum refused what the disk returned.
+    Damaged,
+    /// The object cannot be held: more extents than a record takes.
+    TooLarge,
+}
+
+/// Asked of the core that owns the key, or of core 0 for buckets and space.
+#[derive(Debug)]
+pub enum Request {
+    /// The encoded value of an object.
+    Lookup { bucket: BucketId, key: Vec<u8> },
+    Mutate(Mutation),
+    /// Several at once, answered in order.
+    MutateMany(Vec<Mutation>),
+    ListObjects { bucket: BucketId, walk: KeyWalk },
+    ListUploads { bucket: BucketId, walk: UploadWalk },
+    ListParts { bucket: BucketId, key: Vec<u8>, upload: UploadId, after: u16, max: usize },
+    /// Core 0: make a bucket true everywhere.
+    CreateBucket { name: String },
+    /// Core 0: delete a bucket everywhere, if it is empty.
+    DeleteBucket { name: String },
+    /// Each core: know this bucket.
+    InstallBucket { name: String, bucket: Bucket },
+    /// Each core: refuse changes in this bucket from now on, and say whether it is empty.
+    FreezeBucket { bucket: BucketId },
+    /// Each core: accept changes again.
+    ThawBucket { bucket: BucketId },
+    /// Each core: forget the bucket and its unfinished uploads.
+    DropBucket { name: String, bucket: BucketId },
+    /// Core 0: a segment for this kind of content.
+    Allocate { content: Content, purpose: Purpose },
+    /// Core 0, at start: answered when every core has asked for the same stage.
+    Barrier { stage: u8 },
+    /// Core 0, at start: what a core found on the volume; answered like a barrier, with what all found.
+    Survey(Survey),
+    /// At start: changes found in the log that this core owns.
+    Recovered(Vec<RecoveredChange>),
+}
+
+/// What a request got.
+#[derive(Debug)]
+pub enum Reply {
+    Done,
+    Value(Option<Box<[u8]>>),
+    Outcome(Result<Outcome, Refusal>),
+    Outcomes(Vec<Result<Outcome, Refusal>>),
+    Objects(KeyPage<Summary>),
+    Uploads(UploadPage),
+    Parts(Result<PartPage, Refusal>),
+    Bucket(Result<Bucket, Refusal>),
+    /// Whether the bucket holds nothing on that core.
+    Empty(bool),
+    Allocated(Result<Allocation, Refusal>),
+    Surveyed(Survey),
+}
+
+/// Told without an answer.
+#[derive(Debug)]
+pub enum Note {
+    /// To core 0: how live bytes changed, by segment.
+    Space(Vec<SpaceDelta>),
+    /// To core 0: no byte will be added to this segment.
+    Sealed { segment: SegmentId },
+    /// From core 0: say when all reads that have begun are over.
+    Retire { segment: SegmentId },
+    /// To core 0: they are.
+    Retired { segment: SegmentId },
+    /// From core 0: there is room again.
+    SpaceFreed,
+}
+
+/// A change to what is stored, decided at the owner of its key.
+#[derive(Debug)]
+pub enum Mutation {
+    PutObject { bucket: BucketId, key: Vec<u8>, object: NewObject, condition: WriteCondition },
+    DeleteObject { bucket: BucketId, key: Vec<u8> },
+    CreateUpload { bucket: BucketId, key: Vec<u8>, upload: UploadId, attributes: Box<[u8]> },
+    PutPart { bucket: BucketId, key: Vec<u8>, upload: UploadId, number: u16, part: NewPart },
+    CompleteUpload { bucket: BucketId, key: Vec<u8>, upload: UploadId, completion: Completion, condition: WriteCondition },
+    AbortUpload { bucket: BucketId, key: Vec<u8>, upload: UploadId },
+    /// Core 0 only.
+    PutBucket { name: String },
+    /// Core 0 only.
+    RemoveBucket { name: String },
+}
+
+/// What a write requires of what is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum WriteCondition {
+    None,
+    /// `If-None-Match: *`
+    IfAbsent,
+    /// `If-Match`
+    IfMatch(ETag),
+}
+
+/// An object to be.
+#[derive(Debug)]
+pub struct NewObject {
+    pub etag: ETag,
+    pub attributes: Box<[u8]>,
+    pub body: NewBody,
+}
+
+/// A part to be.
+#[derive(Debug)]
+pub struct NewPart {
+    pub md5: [u8; 16],
+    pub attributes: Box<[u8]>,
+    pub body: NewBody,
+}
+
+/// Bytes of an object or part to be.
+#[derive(Debug)]
+pub enum NewBody {
+    /// Goes into the commit record.
+    Inline(Vec<u8>),
+    /// On stable storage already.
+    Extents { size: u64, extents: Vec<Extent> },
+    /// The bytes of the version with this sequence stay; only attributes change.
+    Keep { sequence: u64 },
+}
+
+/// An upload to be finished: its parts as the client listed them.
+#[derive(Debug)]
+pub struct Completion {
+    pub etag: ETag,
+    pub attributes: Box<[u8]>,
+    /// Part numbers, rising, each with the sequence of the part that was checked.
+    pub parts: Vec<(u16, u64)>,
+}
+
+/// What a mutation did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outcome {
+    /// Orders the change among all of its key.
+    pub sequence: u64,
+    /// Milliseconds since 1970.
+    pub modified_ms: u64,
+}
+
+/// Which uploads to list.
+#[derive(Clone, Debug)]
+pub struct UploadWalk {
+    pub prefix: Vec<u8>,
+    /// Only keys greater than this, or equal with an upload id greater than `after_upload`.
+    pub after_key: Option<Vec<u8>>,
+    pub after_upload: Option<UploadId>,
+    pub max: usize,
+}
+
+/// Uploads in order of key, then id.
+#[derive(Debug)]
+pub struct UploadPage {
+    pub uploads: Vec<(Vec<u8>, UploadId, Upload)>,
+    pub truncated: bool,
+}
+
+/// Parts of one upload in order of number, each with its sequence.
+#[derive(Debug)]
+pub struct PartPage {
+    pub upload: Upload,
+    pub parts: Vec<(u16, u64, Part)>,
+    pub truncated: bool,
+}
+
+/// What a segment is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Content {
+    Log,
+    Data,
+}
+
+/// Whether an allocation may use the reserve.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    Growth,
+    /// Deletes and their like, which make room.
+    Release,
+}
+
+/// A segment given to a core for one life.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Allocation {
+    pub segment: SegmentId,
+    pub generation: u64,
+}
+
+/// How a segment's live content changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SpaceDelta {
+    pub segment: SegmentId,
+    pub live_bytes: i64,
+    pub tombstones: u32,
+}
+
+/// A segment as found at start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FoundSegment {
+    pub segment: SegmentId,
+    pub generation: u64,
+    pub content: Found,
+}
+
+/// What a segment was found to hold.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Found {
+    Log,
+    Data,
+    /// Never written, or freed durably.
+    Free,
+    /// Its header is damaged: nothing in it is reused.
+    Unreadable,
+}
+
+/// Batches of this life of a segment are void from `offset` on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct PoisonedTail {
+    pub segment: SegmentId,
+    pub generation: u64,
+    pub offset: u32,
+}
+
+/// What cores find on the volume at start.
+#[derive(Clone, Debug, Default)]
+pub struct Survey {
+    pub segments: Vec<FoundSegment>,
+    pub poisoned: Vec<PoisonedTail>,
+}
+
+/// A change read from the log.
+#[derive(Clone, Debug)]
+pub struct RecoveredChange {
+    pub key: Vec<u8>,
+    pub sequence: u64,
+    pub home_segment: SegmentId,
+    pub home_bytes: u32,
+    /// `None` for a tombstone.
+    pub value: Option<Box<[u8]>>,
+}

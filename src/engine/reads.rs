@@ -1,0 +1,113 @@
+//! Reads in flight on one core, so that a segment is reused only when nobody reads it.
+//!
+//! A read is under a guard from before its lookup until its last byte was read. Core 0 retires a segment that
+//! holds nothing live; each core answers when every guard that existed at that moment is gone. A guard taken
+//! later cannot meet the segment: the index no longer leads there.
+
+use crate::io::SegmentId;
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// The guards of one core, by generation: a generation ends when a segment is retired.
+#[derive(Default)]
+pub struct Reads {
+    state: RefCell<State>,
+}
+
+#[derive(Default)]
+struct State {
+    /// The generation at the front of `open`.
+    first: u64,
+    /// Guards open in each generation, oldest first; the last one is current.
+    open: VecDeque<Generation>,
+}
+
+#[derive(Default)]
+struct Generation {
+    guards: usize,
+    /// What to report when this generation and all before it are over.
+    retiring: Option<SegmentId>,
+}
+
+/// Holds every segment in place that a lookup under it may lead to.
+pub struct ReadGuard {
+    reads: Rc<Reads>,
+    generation: u64,
+    over: Rc<dyn Fn(SegmentId)>,
+}
+
+impl Reads {
+    /// Starts a read. `over` is told of each segment whose retirement waited for this guard.
+    pub fn guard(self: &Rc<Self>, over: &Rc<dyn Fn(SegmentId)>) -> ReadGuard {
+        let mut state = self.state.borrow_mut();
+        if state.open.is_empty() {
+            state.open.push_back(Generation::default());
+        }
+        let generation = state.first + state.open.len() as u64 - 1;
+        state.open.back_mut().expect("one generation is open").guards += 1;
+        ReadGuard { reads: self.clone(), generation, over: over.clone() }
+    }
+
+    /// Ends the current generation; returns the segments that no read holds any more.
+    pub fn retire(&self, segment: SegmentId) -> Vec<SegmentId> {
+        let mut state = self.state.borrow_mut();
+        if state.open.is_empty() {
+            state.open.push_back(Generation::default());
+        }
+        state.open.back_mut().expect("one generation is open").retiring = Some(segment);
+        state.open.push_back(Generation::default());
+        state.collect()
+    }
+}
+
+impl State {
+    fn collect(&mut self) -> Vec<SegmentId> {
+        let mut over = Vec::new();
+        while self.open.len() > 1 && self.open[0].guards == 0 {
+            over.extend(self.open[0].retiring);
+            self.open.pop_front();
+            self.first += 1;
+        }
+        over
+    }
+}
+
+impl Drop for ReadGuard {
+    fn drop(&mut self) {
+        let over = {
+            let mut state = self.reads.state.borrow_mut();
+            let at = (self.generation - state.first) as usize;
+            state.open[at].guards -= 1;
+            if at == 0 { state.collect() } else { Vec::new() }
+        };
+        for segment in over {
+            (self.over)(segment);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_over_when_earlier_guards_are_gone() {
+        let reads = Rc::new(Reads::default());
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let over: Rc<dyn Fn(SegmentId)> = {
+            let told = told.clone();
+            Rc::new(move |segment| told.borrow_mut().push(segment))
+        };
+        assert_eq!(reads.retire(SegmentId(1)), [SegmentId(1)]);
+        let early = reads.guard(&over);
+        assert_eq!(reads.retire(SegmentId(2)), []);
+        let late = reads.guard(&over);
+        assert_eq!(reads.retire(SegmentId(3)), []);
+        drop(late);
+        assert_eq!(*told.borrow(), []);
+        drop(early);
+        assert_eq!(*told.borrow(), [SegmentId(2), SegmentId(3)]);
+        assert_eq!(reads.retire(SegmentId(4)), [SegmentId(4)]);
+    }
+}
