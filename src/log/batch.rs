@@ -111,7 +111,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> BatchWriter<B> {
     }
 
     /// Where in the segment the body of the next record would lie, if the record's changes take
-    /// `changes_length` bytes ([`record::changes_length`]).
+    /// `changes_length` bytes ([`super::changes_length`]).
     pub fn next_body_offset(&self, changes_length: usize) -> u32 {
         self.offset + (self.length + RECORD_HEADER_BYTES + changes_length) as u32
     }
@@ -331,5 +331,211 @@ impl<'a> BatchRef<'a> {
     pub fn records(&self) -> RecordIter<'a> {
         let offset = self.header.offset + BATCH_HEADER_BYTES as u32;
         RecordIter::new(self.payload, self.header.generation, offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{RecordKind, changes_length, record_bytes_max};
+    use super::*;
+    use crate::limits::SEGMENT_BYTES_MIN;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            kind: SegmentKind::Log,
+            segment: 0x0403_0201,
+            generation: 0x1817_1615_1413_1211,
+            epoch: 1,
+            core: 0,
+            volume_id: *b"sixteen bytes id",
+            segment_size_bytes: SEGMENT_BYTES_MIN,
+        }
+    }
+
+    fn decode<'a>(bytes: &'a [u8], offset: u32) -> Option<BatchRef<'a>> {
+        BatchHeader::decode(bytes, &header(), offset)?.verify(bytes)
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let mut writer = BatchWriter::new(vec![0xee; 8192], &header(), 0x2000, 5);
+        let changes = [
+            Change::Put {
+                key: b"key",
+                value: b"val",
+            },
+            Change::Delete { key: b"x" },
+        ];
+        writer.push(0x0807_0605_0403_0201, &changes, b"body");
+        writer.push_poison(
+            9,
+            &Poison {
+                segment: 7,
+                generation: 6,
+                offset: 0x3000,
+            },
+        );
+        let (buffer, length) = writer.finish();
+        let golden = [
+            b"WFTB".as_slice(),
+            &[1, 0, 0, 0],
+            &[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+            b"sixteen bytes id",
+            &[1, 2, 3, 4, 0, 0x20, 0, 0, 5, 0, 0, 0],
+            &[163, 0, 0, 0, 2, 0, 0, 0],
+            &[105, 202, 2, 251],
+            &[0, 0, 0, 0],
+            &[218, 157, 173, 218],
+            // The commit: 28 + 14 + 9 + 4 bytes.
+            &[55, 0, 0, 0, 1, 0, 2, 0, 1, 2, 3, 4, 5, 6, 7, 8, 4, 0, 0, 0],
+            &[178, 11, 168, 219],
+            &[162, 88, 48, 167],
+            &[1, 0, 3, 0, 3, 0, 0, 0],
+            b"keyval",
+            &[2, 0, 1, 0, 0, 0, 0, 0],
+            b"x",
+            b"body",
+            // The poison.
+            &[
+                44, 0, 0, 0, 2, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            ],
+            &[71, 180, 1, 110],
+            &[7, 0, 0, 0, 0, 0x30, 0, 0, 6, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat();
+        assert_eq!(length, 4096);
+        assert_eq!(golden.len(), 163);
+        assert_eq!(buffer[..163], golden[..]);
+        assert!(buffer[163..4096].iter().all(|&byte| byte == 0));
+    }
+
+    #[test]
+    fn records_say_where_they_were_placed() {
+        let mut writer = BatchWriter::new(vec![0xee; 1 << 17], &header(), 0x4000, 0);
+        let mut placed = Vec::new();
+        for i in 0..40_u8 {
+            let body = vec![i; usize::from(i) * 50];
+            // A value of fixed length that holds the place of its own record's body.
+            let key = [i; 9];
+            let at = writer.next_body_offset(super::super::change_length(key.len(), 4));
+            let change = Change::Put {
+                key: &key,
+                value: &at.to_le_bytes(),
+            };
+            let here = writer.push(u64::from(i), &[change], &body);
+            assert_eq!(here.body_offset_in_segment, at);
+            assert_eq!(here.body_crc32, body_crc32(&body));
+            placed.push((here, body));
+        }
+        let (buffer, length) = writer.finish();
+        let batch = decode(&buffer[..length as usize], 0x4000).expect("whole");
+        assert_eq!(batch.record_count(), 40);
+        for (record, (placed, body)) in batch.records().zip(&placed) {
+            assert_eq!(record.offset_in_segment(), placed.record_offset_in_segment);
+            assert_eq!(record.length_bytes(), placed.record_length);
+            assert_eq!(record.body_offset_in_segment(), placed.body_offset_in_segment);
+            assert_eq!(record.body(), body);
+            let at = (placed.body_offset_in_segment - 0x4000) as usize;
+            assert_eq!(buffer[at..at + body.len()], body[..]);
+            let Some(Change::Put { value, .. }) = record.changes().next() else {
+                panic!("a put")
+            };
+            assert_eq!(value, placed.body_offset_in_segment.to_le_bytes());
+        }
+    }
+
+    #[test]
+    fn a_batch_fits_what_its_buffer_and_its_segment_hold() {
+        let size = SEGMENT_BYTES_MIN;
+        let writer = BatchWriter::new(vec![0; size as usize], &header(), 4096, 0);
+        assert!(writer.fits(record_bytes_max(size)));
+        let writer = BatchWriter::new(vec![0; 8192], &header(), size - 4096, 0);
+        assert!(writer.fits(4096 - 64));
+        assert!(!writer.fits(4096 - 63));
+        let mut buffer = vec![0; 4096];
+        let mut writer = BatchWriter::new(&mut buffer[..], &header(), 4096, 0);
+        writer.push(1, &[], &[7; 4096 - 64 - 28]);
+        assert!(writer.fits(0) && !writer.fits(1));
+        assert_eq!(writer.finish().1, 4096);
+        assert!(decode(&buffer, 4096).is_some());
+    }
+
+    #[test]
+    #[should_panic(expected = "does not fit")]
+    fn a_record_that_does_not_fit_is_our_bug() {
+        let mut writer = BatchWriter::new(vec![0; 4096], &header(), 4096, 0);
+        writer.push(1, &[], &[0; 4096]);
+    }
+
+    #[test]
+    fn no_byte_of_the_buffers_earlier_content_is_left() {
+        for body_length in [0, 1, 3000, 4004, 4005, 8100, 12_000] {
+            let batch_in = |fill: u8| {
+                let mut writer = BatchWriter::new(vec![fill; 5 * 4096], &header(), 4096, 0);
+                writer.push(1, &[Change::Delete { key: b"k" }], &vec![1; body_length]);
+                writer.push_poison(
+                    2,
+                    &Poison {
+                        segment: 1,
+                        generation: 2,
+                        offset: 3,
+                    },
+                );
+                let (buffer, length) = writer.finish();
+                buffer[..length as usize].to_vec()
+            };
+            assert_eq!(batch_in(0xee), batch_in(0x11));
+        }
+    }
+
+    #[test]
+    fn the_length_of_changes_is_that_which_they_take() {
+        let changes = [
+            Change::Put {
+                key: b"abc",
+                value: &[0; 700],
+            },
+            Change::Delete { key: &[] },
+        ];
+        let mut writer = BatchWriter::new(vec![0; 4096], &header(), 4096, 0);
+        let placed = writer.push(3, &changes, b"1234567");
+        assert_eq!(
+            placed.record_length as usize,
+            record::record_length(changes_length(&changes), 7)
+        );
+        assert_eq!(placed.record_length as usize, 28 + 8 + 3 + 700 + 8 + 7);
+        let (buffer, _) = writer.finish();
+        let batch = decode(&buffer, 4096).expect("whole");
+        let record = batch.records().next().expect("one record");
+        assert_eq!(record.kind(), RecordKind::Commit);
+        assert_eq!(record.changes().collect::<Vec<_>>(), changes);
+    }
+
+    #[test]
+    fn a_whole_header_with_values_that_nobody_writes_is_no_batch() {
+        let mut writer = BatchWriter::new(vec![0; 4096], &header(), 4096, 0);
+        writer.push(1, &[], b"body");
+        let (whole, _) = writer.finish();
+        let edits: [fn(&mut [u8]); 9] = [
+            |header| header[AT_VERSION] = 2,
+            |header| header[AT_FLAGS] = 2,
+            |header| header[AT_RESERVED] = 1,
+            |header| put(header, AT_LENGTH, 63_u32.to_le_bytes()),
+            |header| put(header, AT_LENGTH, u32::MAX.to_le_bytes()),
+            |header| put(header, AT_LENGTH, (SEGMENT_BYTES_MIN - 4095).to_le_bytes()),
+            |header| put(header, AT_RECORD_COUNT, 2_u32.to_le_bytes()),
+            |header| put(header, AT_RECORD_COUNT, u32::MAX.to_le_bytes()),
+            |header| put(header, AT_OFFSET, 8192_u32.to_le_bytes()),
+        ];
+        for (i, edit) in edits.into_iter().enumerate() {
+            let mut bytes = whole.clone();
+            edit(&mut bytes);
+            let crc = crc32fast::hash(&bytes[..AT_HEADER_CRC32]);
+            put(&mut bytes, AT_HEADER_CRC32, crc.to_le_bytes());
+            assert!(decode(&bytes, 4096).is_none(), "edit {i}");
+        }
+        for length in 0..64 + 28 + 4 {
+            assert!(decode(&whole[..length], 4096).is_none(), "{length} bytes");
+        }
     }
 }

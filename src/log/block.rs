@@ -258,3 +258,194 @@ impl BlockSlice {
         payload.get(self.wanted.clone()).ok_or(short)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::chance::Chance;
+    use super::*;
+
+    const FULL: u64 = BLOCK_PAYLOAD_BYTES as u64;
+    const TAG: u64 = 0x1817_1615_1413_1211;
+
+    /// An extent on disk, sealed in buffers with undefined content.
+    fn extent(body: &[u8], tag: u64) -> Vec<u8> {
+        let mut disk = Vec::new();
+        for block in block_range(body.len() as u64, 0..body.len() as u64) {
+            let mut buffer = vec![0xee; block.disk_length];
+            let at = block.index as usize * BLOCK_PAYLOAD_BYTES;
+            buffer[BLOCK_HEADER_BYTES..][..block.payload_length]
+                .copy_from_slice(&body[at..at + block.payload_length]);
+            seal_block(&mut buffer, block.payload_length, tag, block.index);
+            disk.extend(buffer);
+        }
+        assert_eq!(disk.len() as u64, disk_bytes_for(body.len() as u64));
+        disk
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let golden = [
+            [249, 41, 103, 205].as_slice(),
+            &[4, 3, 2, 1],
+            &[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+            b"body",
+            &[0; 4096 - 20],
+        ]
+        .concat();
+        let mut block = vec![0xee; 4096];
+        block[16..20].copy_from_slice(b"body");
+        seal_block(&mut block, 4, TAG, 0x0102_0304);
+        assert_eq!(block[..20], golden[..20]);
+        assert_eq!(block, golden);
+    }
+
+    #[test]
+    fn lengths_at_the_edges_of_blocks() {
+        // Body bytes, blocks, bytes on disk.
+        let table = [
+            (0, 0, 0),
+            (1, 1, 4096),
+            (4080, 1, 4096),
+            (4081, 1, 8192),
+            (FULL - 1, 1, 65_536),
+            (FULL, 1, 65_536),
+            (FULL + 1, 2, 65_536 + 4096),
+            (3 * FULL, 3, 3 * 65_536),
+            (5 << 30, 81_941, 5_370_023_936),
+        ];
+        for (length, blocks, disk) in table {
+            assert_eq!(
+                (blocks_for(length), disk_bytes_for(length)),
+                (blocks, disk),
+                "{length}"
+            );
+            let payloads: u64 = (0..blocks + 2)
+                .map(|i| block_payload_length(length, i) as u64)
+                .sum();
+            assert_eq!(payloads, length);
+        }
+        assert_eq!(block_payload_length(u64::MAX, u32::MAX), BLOCK_PAYLOAD_BYTES);
+    }
+
+    #[test]
+    fn any_range_reads_back_in_operations_of_any_size() {
+        let mut chance = Chance(3);
+        for length in [1, 4081, FULL, FULL + 1, 5 * FULL + 777] {
+            let body = chance.bytes(length as usize);
+            let disk = extent(&body, TAG);
+            let edges = [0, 1, length / 2, FULL - 1, FULL, FULL + 1, length - 1, length];
+            for start in edges {
+                for end in edges.into_iter().filter(|&end| start <= end && end <= length) {
+                    for blocks_max in [1, 2, 4, 100] {
+                        let mut range = block_range(length, start..end);
+                        let mut read: Vec<u8> = Vec::new();
+                        while let Some(blocks) = range.split_front(blocks_max) {
+                            assert!(blocks.len() <= blocks_max as usize);
+                            let (offset, count) = (blocks.disk_offset(), blocks.disk_length());
+                            assert!(offset % 4096 == 0 && count % 4096 == 0);
+                            let bytes = &disk[offset as usize..(offset + count) as usize];
+                            for block in blocks {
+                                read.extend(block.verify(bytes, offset, TAG).expect("whole"));
+                            }
+                        }
+                        assert_eq!(read, body[start as usize..end as usize]);
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_empty_range_touches_no_block() {
+        for at in [0, 1, FULL, 2 * FULL, 2 * FULL + 5] {
+            let mut range = block_range(2 * FULL + 5, at..at);
+            assert_eq!(
+                (range.disk_length(), range.len(), range.split_front(4)),
+                (0, 0, None)
+            );
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_is_refused_or_lies_in_the_padding() {
+        let body = Chance(4).bytes(700);
+        let mut disk = extent(&body, TAG);
+        for bit in 0..disk.len() * 8 {
+            disk[bit / 8] ^= 1 << (bit % 8);
+            let found = verify_block(&disk, 700, TAG, 0);
+            if bit / 8 < 716 {
+                assert_eq!(found, Err(BlockError::Damaged { index: 0 }), "bit {bit}");
+            } else {
+                assert_eq!(found, Ok(&body[..]), "bit {bit}");
+            }
+            disk[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+
+    #[test]
+    fn any_overwritten_sector_of_a_full_block_is_refused() {
+        let mut chance = Chance(5);
+        let body = chance.bytes(BLOCK_PAYLOAD_BYTES);
+        let (disk, older) = (
+            extent(&body, TAG),
+            extent(&chance.bytes(BLOCK_PAYLOAD_BYTES), TAG - 1),
+        );
+        for at in (0..disk.len()).step_by(512) {
+            for source in [vec![0; 512], chance.bytes(512), older[at..at + 512].to_vec()] {
+                let mut hurt = disk.clone();
+                hurt[at..at + 512].copy_from_slice(&source);
+                assert!(
+                    verify_block(&hurt, BLOCK_PAYLOAD_BYTES, TAG, 0).is_err(),
+                    "sector at {at}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_block_of_another_extent_or_place_is_refused() {
+        let body = Chance(6).bytes(2 * BLOCK_PAYLOAD_BYTES);
+        let disk = extent(&body, TAG);
+        let second = &disk[BLOCK_BYTES..];
+        let misplaced = BlockError::Misplaced {
+            index: 0,
+            found_tag: TAG,
+            found_index: 1,
+        };
+        assert_eq!(verify_block(second, BLOCK_PAYLOAD_BYTES, TAG, 0), Err(misplaced));
+        let stale = BlockError::Misplaced {
+            index: 1,
+            found_tag: TAG,
+            found_index: 1,
+        };
+        assert_eq!(verify_block(second, BLOCK_PAYLOAD_BYTES, TAG + 1, 1), Err(stale));
+        // A length that is not the extent's is never served either.
+        for length in [1, 4080, BLOCK_PAYLOAD_BYTES - 1] {
+            assert_eq!(
+                verify_block(&disk, length, TAG, 0),
+                Err(BlockError::Damaged { index: 0 })
+            );
+        }
+        assert_eq!(
+            verify_block(&disk[..100], 85, TAG, 0),
+            Err(BlockError::Short { index: 0 })
+        );
+        assert_eq!(verify_block(&[], 0, TAG, 0), Err(BlockError::Short { index: 0 }));
+        let block = block_range(10, 0..10).next().expect("one block");
+        assert_eq!(
+            block.verify(&disk, 4096, TAG),
+            Err(BlockError::Short { index: 0 })
+        );
+    }
+
+    #[test]
+    fn zeros_are_no_block() {
+        for length in [1, 4080, BLOCK_PAYLOAD_BYTES] {
+            let zeros = vec![0; BLOCK_BYTES];
+            assert_eq!(
+                verify_block(&zeros, length, 0, 0),
+                Err(BlockError::Damaged { index: 0 })
+            );
+        }
+    }
+}

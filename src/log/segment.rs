@@ -143,9 +143,10 @@ impl SegmentHeader {
         match (decode_copy(first), decode_copy(second)) {
             (Ok(header), _) => Ok(header),
             (Err(newer @ HeaderError::NewerVersion(_)), _) => Err(newer),
+            (Err(_), Err(newer @ HeaderError::NewerVersion(_))) => Err(newer),
             (Err(_), Ok(header)) => Ok(header),
-            (Err(HeaderError::NotWritten), Err(second)) => Err(second),
-            (Err(first), Err(_)) => Err(first),
+            (Err(HeaderError::NotWritten), Err(HeaderError::NotWritten)) => Err(HeaderError::NotWritten),
+            (Err(_), Err(_)) => Err(HeaderError::Damaged),
         }
     }
 
@@ -223,4 +224,189 @@ fn reserved_is_used(copy: &[u8; COPY_BYTES]) -> bool {
 fn size_is_valid(segment_size_bytes: u32) -> bool {
     segment_size_bytes.is_power_of_two()
         && (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_size_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::chance::Chance;
+    use super::*;
+
+    fn header() -> SegmentHeader {
+        SegmentHeader {
+            kind: SegmentKind::Data,
+            segment: 0x0403_0201,
+            generation: 0x1817_1615_1413_1211,
+            epoch: 0x2423_2221,
+            core: 0x3231,
+            volume_id: *b"sixteen bytes id",
+            segment_size_bytes: SEGMENT_BYTES_MIN,
+        }
+    }
+
+    #[test]
+    fn golden_bytes() {
+        let mut copy = vec![0; COPY_BYTES];
+        let fields = [
+            b"WEFTSEGM".as_slice(),
+            &[1, 0, 2, 0],
+            &[166, 166, 156, 206],
+            &[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+            &[1, 2, 3, 4],
+            &[0x21, 0x22, 0x23, 0x24],
+            b"sixteen bytes id",
+            &[0, 0, 0x10, 0],
+            &[0x31, 0x32],
+        ]
+        .concat();
+        copy[..fields.len()].copy_from_slice(&fields);
+        let golden = [copy.clone(), copy].concat();
+        assert_eq!(header().encode()[..64], golden[..64]);
+        assert_eq!(header().encode()[..], golden[..]);
+        assert_eq!(SegmentHeader::decode(&golden), Ok(header()));
+    }
+
+    #[test]
+    fn every_kind_and_size_decodes_to_what_was_encoded() {
+        for kind in [SegmentKind::Log, SegmentKind::Data, SegmentKind::Free] {
+            for shift in 20..=30 {
+                let header = SegmentHeader {
+                    kind,
+                    segment_size_bytes: 1 << shift,
+                    ..header()
+                };
+                assert_eq!(SegmentHeader::decode(&header.encode()), Ok(header));
+            }
+        }
+    }
+
+    #[test]
+    fn any_flipped_bit_and_any_lost_sector_leaves_the_other_copy() {
+        let mut bytes = header().encode();
+        for bit in 0..BYTES * 8 {
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            assert_eq!(SegmentHeader::decode(&bytes), Ok(header()), "bit {bit}");
+            bytes[bit / 8] ^= 1 << (bit % 8);
+        }
+        for sector in 0..8 {
+            let mut bytes = header().encode();
+            bytes[sector * 512..][..512].copy_from_slice(&Chance(sector as u64).bytes(512));
+            assert_eq!(SegmentHeader::decode(&bytes), Ok(header()));
+        }
+    }
+
+    #[test]
+    fn damage_to_both_copies_is_told_and_is_not_a_segment_never_written() {
+        let mut bytes = header().encode();
+        for at in 0..COPY_BYTES {
+            for at in [at, COPY_BYTES + at] {
+                bytes[at] ^= 0x80;
+            }
+            let expected = if at < 8 {
+                HeaderError::NotWritten
+            } else {
+                HeaderError::Damaged
+            };
+            assert_eq!(SegmentHeader::decode(&bytes), Err(expected), "byte {at} of both");
+            bytes[COPY_BYTES + at] ^= 0x80;
+            bytes[COPY_BYTES + 16] ^= 0x80;
+            assert_eq!(
+                SegmentHeader::decode(&bytes),
+                Err(HeaderError::Damaged),
+                "byte {at} of one"
+            );
+            bytes[at] ^= 0x80;
+            bytes[COPY_BYTES + 16] ^= 0x80;
+        }
+    }
+
+    #[test]
+    fn a_torn_rewrite_is_the_old_life_or_the_new_one() {
+        let old = header();
+        let new = SegmentHeader {
+            kind: SegmentKind::Log,
+            generation: old.generation + 1,
+            core: 0,
+            ..old
+        };
+        for landed in 0..256_u32 {
+            let mut bytes = old.encode();
+            for sector in (0..8).filter(|sector| landed & (1 << sector) != 0) {
+                let at = sector * 512;
+                bytes[at..at + 512].copy_from_slice(&new.encode()[at..at + 512]);
+            }
+            let expected = if landed & 1 == 1 { new } else { old };
+            assert_eq!(SegmentHeader::decode(&bytes), Ok(expected));
+        }
+    }
+
+    #[test]
+    fn what_was_never_written_is_told_from_damage_and_from_a_newer_release() {
+        assert_eq!(SegmentHeader::decode(&[0; BYTES]), Err(HeaderError::NotWritten));
+        assert_eq!(
+            SegmentHeader::decode(&Chance(7).bytes(BYTES)),
+            Err(HeaderError::NotWritten)
+        );
+        for length in [0, 1, 64, COPY_BYTES, BYTES - 1] {
+            assert_eq!(
+                SegmentHeader::decode(&header().encode()[..length]),
+                Err(HeaderError::Damaged)
+            );
+        }
+        let newer = resealed(|copy| put(copy, AT_VERSION, 2_u16.to_le_bytes()));
+        assert_eq!(SegmentHeader::decode(&newer), Err(HeaderError::NewerVersion(2)));
+        let mut half = newer;
+        half[0] ^= 1;
+        assert_eq!(SegmentHeader::decode(&half), Err(HeaderError::NewerVersion(2)));
+    }
+
+    #[test]
+    fn a_whole_header_with_values_that_nobody_writes_is_damaged() {
+        let edits: [fn(&mut [u8]); 7] = [
+            |copy| put(copy, AT_VERSION, [0; 2]),
+            |copy| copy[AT_KIND] = 0,
+            |copy| copy[AT_KIND] = 4,
+            |copy| copy[AT_KIND + 1] = 1,
+            |copy| copy[COPY_BYTES - 1] = 1,
+            |copy| put(copy, AT_SEGMENT_SIZE, (SEGMENT_BYTES_MIN + 1).to_le_bytes()),
+            |copy| put(copy, AT_SEGMENT_SIZE, (SEGMENT_BYTES_MAX * 2).to_le_bytes()),
+        ];
+        for (i, edit) in edits.into_iter().enumerate() {
+            assert_eq!(
+                SegmentHeader::decode(&resealed(edit)),
+                Err(HeaderError::Damaged),
+                "edit {i}"
+            );
+        }
+    }
+
+    /// The header with `edit` made in both copies, and checksums that fit.
+    fn resealed(edit: fn(&mut [u8])) -> [u8; BYTES] {
+        let mut bytes = header().encode();
+        let copy = &mut bytes[..COPY_BYTES];
+        edit(copy);
+        put(copy, AT_CRC32, [0; 4]);
+        let crc = crc32fast::hash(copy);
+        put(copy, AT_CRC32, crc.to_le_bytes());
+        bytes.copy_within(..COPY_BYTES, COPY_BYTES);
+        bytes
+    }
+
+    #[test]
+    fn a_header_from_elsewhere_is_not_expected_here() {
+        let header = header();
+        let (volume, size, segment) = (header.volume_id, header.segment_size_bytes, header.segment);
+        assert_eq!(header.expect(&volume, size, segment), Ok(()));
+        assert_eq!(
+            header.expect(&volume, size, 5),
+            Err(HeaderError::Misplaced { segment })
+        );
+        let other_size = HeaderError::OtherSize {
+            segment_size_bytes: size,
+        };
+        assert_eq!(header.expect(&volume, size * 2, segment), Err(other_size));
+        assert_eq!(
+            header.expect(&[0; 16], size, segment),
+            Err(HeaderError::OtherVolume)
+        );
+    }
 }
