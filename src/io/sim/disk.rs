@@ -29,11 +29,11 @@
 //! take an order from anything but the caller and the seed.
 
 use super::executor::Promise;
-use super::history::{History, Stats};
-use super::image::DiskImage;
+use super::history::History;
+use super::image::{Blanks, DiskImage};
 use super::options::Faults;
 use super::rng::Rng;
-use super::segment::{Fill, Losses, Segment, Write};
+use super::segment::{Fill, Segment, Tear, Write};
 use super::{ReadBuf, WriteBuf};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId, VolumeShape};
 use std::collections::BTreeMap;
@@ -54,8 +54,6 @@ const LATE_FACTOR: u64 = 16;
 pub(super) const SLOW_FACTOR: u64 = 20_000;
 /// Worlds differ in how slow their disk is, beside cores and messages: up to 2 to this power.
 const SLOWNESS_LOG2_MAX: u64 = 5;
-/// Pages of garbage that the unwritten pages of fresh segments share.
-const GARBAGE_PAGES: usize = 16;
 
 /// Who is told how an operation ended.
 type Answer<T> = Rc<Promise<io::Result<T>>>;
@@ -65,8 +63,7 @@ pub(super) struct Disk {
     faults: Faults,
     slowness: u64,
     segments: BTreeMap<SegmentId, Segment>,
-    zeros: Rc<Vec<u8>>,
-    garbage: Rc<Vec<u8>>,
+    blanks: Blanks,
     /// Allocations under way.
     allocating: Vec<SegmentId>,
     /// Operations asked for in this world.
@@ -120,19 +117,20 @@ pub(super) struct Surroundings<'a> {
 
 impl Disk {
     pub fn new(image: &mut DiskImage, faults: Faults, rng: &mut Rng) -> Disk {
-        let mut garbage = vec![0; GARBAGE_PAGES * DISK_ALIGN_BYTES];
-        rng.fill(&mut garbage);
         Disk {
             shape: image.shape,
             faults,
             slowness: 1 << rng.between(0, SLOWNESS_LOG2_MAX),
             segments: std::mem::take(&mut image.segments),
-            zeros: Rc::new(vec![0; DISK_ALIGN_BYTES]),
-            garbage: Rc::new(garbage),
+            blanks: image.blanks.clone(),
             allocating: Vec::new(),
             operations: 0,
             completions: image.completions,
         }
+    }
+
+    pub fn blanks(&self) -> Blanks {
+        self.blanks.clone()
     }
 
     /// Operations asked for in this world: what `FailAt` counts.
@@ -186,9 +184,8 @@ impl Disk {
         with.history.stats.written_bytes += write.blob.len() as u64;
         let content = u64::from(crc32fast::hash(&write.blob)) << 32 | u64::from(pages);
         let segment = self.segments.get_mut(&id);
-        segment
-            .unwrap_or_else(|| panic!("a write to segment {id}, never allocated"))
-            .begin_write(write);
+        let segment = segment.unwrap_or_else(|| panic!("a write to segment {id}, never allocated"));
+        with.history.stats.overlapping_writes += u64::from(segment.begin_write(write));
         self.accept(
             core,
             Kind::Write { id, answer },
@@ -266,9 +263,9 @@ impl Disk {
         with.history
             .note(with.now_ns, [number, place, detail[0], detail[1]], || {
                 let place = kind.segment().map_or(String::new(), |id| format!(" {id}"));
-                let end = if stuck { ", stuck" } else { "" };
+                let end = if stuck { " (stuck)" } else { "" };
                 format!(
-                    "core {} op {number} {name}{place} {}{end}",
+                    "core {} op {number} {name}{place}{}{end}",
                     core.0,
                     kind.describe(detail)
                 )
@@ -418,13 +415,13 @@ impl Disk {
             return;
         }
         let blob = if rng.coin() {
-            self.zeros.clone()
+            &self.blanks.zeros
         } else {
-            self.garbage.clone()
+            &self.blanks.garbage
         };
         let fill = Fill {
-            blob,
-            rotation: rng.below(GARBAGE_PAGES as u64) as u32,
+            blob: blob.clone(),
+            rotation: rng.next_u64() as u32,
         };
         let stale = match !self.segments.is_empty() && rng.happens(self.faults.stale_segment) {
             true => self.segments.values().nth(rng.index(self.segments.len())),
@@ -435,15 +432,24 @@ impl Disk {
     }
 
     /// The power goes. The disk is empty afterwards: its content is in the image.
-    pub fn lose_power(&mut self, image: &mut DiskImage, rng: &mut Rng, stats: &mut Stats) {
-        let mut losses = Losses::default();
-        for segment in self.segments.values_mut() {
-            losses.add(segment.lose_power(rng));
+    pub fn lose_power(&mut self, image: &mut DiskImage, with: &mut Surroundings<'_>) {
+        let Surroundings { now_ns, rng, history } = with;
+        for (id, segment) in &mut self.segments {
+            segment.lose_power(rng, |write, tear| {
+                match tear {
+                    Tear::Nothing => history.stats.writes_lost += 1,
+                    Tear::Everything => history.stats.writes_kept += 1,
+                    Tear::Before(_) | Tear::From(_) | Tear::Except(_) | Tear::Random => {
+                        history.stats.writes_torn += 1;
+                    }
+                }
+                let words = [write.id, u64::from(id.0), u64::from(write.first_page), 0];
+                history.note(*now_ns, words, || {
+                    format!("of op {} to {id} lands: {tear:?}", write.id)
+                });
+            });
         }
-        stats.writes_kept += losses.kept;
-        stats.writes_lost += losses.lost;
-        stats.writes_torn += losses.torn;
-        self.hand_over(image, rng);
+        self.hand_over(image, with.rng);
     }
 
     /// The process dies and the machine goes on. The disk is empty afterwards, as above.
@@ -503,12 +509,12 @@ impl Kind {
 
     fn describe(&self, detail: [u64; 2]) -> String {
         match self {
-            Kind::Read { .. } => format!("{} bytes at {}", detail[1], detail[0]),
+            Kind::Read { .. } => format!(" {} bytes at {}", detail[1], detail[0]),
             Kind::Write { .. } => {
                 let pages = detail[1] & u64::from(u32::MAX);
-                format!("{pages} pages at {}, crc {:08x}", detail[0], detail[1] >> 32)
+                format!(" {pages} pages at {}, crc {:08x}", detail[0], detail[1] >> 32)
             }
-            Kind::Sync { through, .. } => format!("through completion {through}"),
+            Kind::Sync { through, .. } => format!(" through completion {through}"),
             Kind::Allocate { .. } | Kind::List { .. } => String::new(),
         }
     }

@@ -1,7 +1,8 @@
 //! What happened in a world: counts, a fingerprint, and if wanted the last events as text.
 //!
 //! A history goes with the disk from one boot to the next, so that a failing seed shows what came
-//! before the restart. It only watches: nothing in the world depends on it.
+//! before the restart. It only watches: nothing in the world depends on it. One that is dropped by a
+//! panic prints itself, seeds first, because that is what brings one here again.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -33,6 +34,9 @@ pub struct Stats {
     /// Writes that a fault lost or misdirected though they succeeded.
     pub silent_writes: u64,
     pub bits_rotted: u64,
+    /// Writes begun while another of one of their pages was in flight: which lands last is open, so an
+    /// engine should have none.
+    pub overlapping_writes: u64,
 }
 
 impl fmt::Display for Stats {
@@ -41,7 +45,7 @@ impl fmt::Display for Stats {
             f,
             "{} boots, {} crashes, {} kills, {} steps, {} messages; {} reads ({} KiB), {} writes ({} KiB), \
              {} syncs, {} allocations; unsynced writes: {} kept, {} lost, {} torn; errors: {} read, {} write, \
-             {} sync, {} allocate, {} list, {} stuck; {} silent writes, {} bits rotted",
+             {} sync, {} allocate, {} list, {} stuck; {} silent writes, {} bits rotted, {} overlapping writes",
             self.boots,
             self.crashes,
             self.kills,
@@ -64,19 +68,45 @@ impl fmt::Display for Stats {
             self.stuck,
             self.silent_writes,
             self.bits_rotted,
+            self.overlapping_writes,
         )
     }
 }
+
+/// Told apart from the numbers of disk operations in the fingerprint.
+const NOTE_BOOT: u64 = 2 << 60;
+/// Boots whose seeds are remembered.
+const BOOTS_MAX: usize = 32;
 
 #[derive(Clone, Default)]
 pub(super) struct History {
     pub stats: Stats,
     fingerprint: u64,
+    boots: VecDeque<Boot>,
     lines: VecDeque<String>,
     lines_max: usize,
 }
 
+#[derive(Clone, Copy)]
+struct Boot {
+    epoch: u32,
+    seed: u64,
+    cores: usize,
+}
+
 impl History {
+    pub fn boot(&mut self, now_ns: u64, epoch: u32, seed: u64, cores: usize) {
+        self.stats.boots += 1;
+        if self.boots.len() == BOOTS_MAX {
+            self.boots.pop_front();
+        }
+        self.boots.push_back(Boot { epoch, seed, cores });
+        let words = [NOTE_BOOT, seed, u64::from(epoch), cores as u64];
+        self.note(now_ns, words, || {
+            format!("boot {epoch} with {cores} cores from seed {seed}")
+        });
+    }
+
     pub fn keep_lines(&mut self, lines_max: usize) {
         self.lines_max = lines_max;
         self.lines.drain(..self.lines.len().saturating_sub(lines_max));
@@ -109,5 +139,23 @@ impl History {
 
     pub fn lines(&self) -> impl Iterator<Item = &str> {
         self.lines.iter().map(String::as_str)
+    }
+}
+
+impl Drop for History {
+    fn drop(&mut self) {
+        if !std::thread::panicking() || self.stats.boots == 0 {
+            return;
+        }
+        for boot in &self.boots {
+            eprintln!(
+                "simulated boot {} with {} cores from seed {}",
+                boot.epoch, boot.cores, boot.seed
+            );
+        }
+        for line in &self.lines {
+            eprintln!("{line}");
+        }
+        eprintln!("simulated world at its end: {}", self.stats);
     }
 }

@@ -10,6 +10,7 @@ use super::rng::Rng;
 use super::segment::Segment;
 use crate::io::{DISK_ALIGN_BYTES, SegmentId, VolumeShape};
 use std::collections::BTreeMap;
+use std::rc::Rc;
 
 #[derive(Clone)]
 pub struct DiskImage {
@@ -18,18 +19,30 @@ pub struct DiskImage {
     pub(super) unix_ms: u64,
     pub(super) completions: u64,
     pub(super) segments: BTreeMap<SegmentId, Segment>,
+    pub(super) blanks: Blanks,
     pub(super) history: History,
 }
 
+/// What segments that were just allocated are filled with.
+#[derive(Clone)]
+pub(super) struct Blanks {
+    pub zeros: Rc<Vec<u8>>,
+    pub garbage: Rc<Vec<u8>>,
+}
+
+/// Pages of garbage that all segments of a volume share.
+const GARBAGE_PAGES: usize = 16;
+
 impl DiskImage {
     /// An empty volume, never booted.
-    pub(super) fn empty(shape: VolumeShape, unix_ms: u64) -> DiskImage {
+    pub(super) fn empty(shape: VolumeShape, unix_ms: u64, blanks: Blanks) -> DiskImage {
         DiskImage {
             shape,
             boot_epoch: 0,
             unix_ms,
             completions: 0,
             segments: BTreeMap::new(),
+            blanks,
             history: History::default(),
         }
     }
@@ -107,5 +120,16 @@ impl DiskImage {
     fn end(&self, offset: u32, length: usize) -> Option<usize> {
         let end = (offset as usize).checked_add(length)?;
         (end <= self.shape.segment_size_bytes as usize).then_some(end)
+    }
+}
+
+impl Blanks {
+    pub fn new(seed: u64) -> Blanks {
+        let mut garbage = vec![0; GARBAGE_PAGES * DISK_ALIGN_BYTES];
+        Rng::new(seed).fill(&mut garbage);
+        Blanks {
+            zeros: Rc::new(vec![0; DISK_ALIGN_BYTES]),
+            garbage: Rc::new(garbage),
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! step and take the power away; so it can crash at every await. What the disk may then have
 //! forgotten is the fault model in the header of `disk`.
 //!
-//! ```ignore
+//! ```text
 //! let mut world = World::<Message>::new(seed, Options::new(3, shape));
 //! world.spawn_on(CoreId(0), engine(world.machine(CoreId(0))));
 //! world.run(|| done.get(), steps_max);
@@ -38,6 +38,7 @@ use clock::Clock;
 use disk::{Accepted, Disk, Operation, Surroundings};
 use executor::{Executor, Kept, Promise, Yield};
 use history::History;
+use image::Blanks;
 use mesh::Mesh;
 use segment::Segment;
 use std::cell::{Cell, RefCell};
@@ -97,7 +98,6 @@ pub struct ReadBuf {
 }
 
 struct Shared<M> {
-    seed: u64,
     cores: usize,
     shape: VolumeShape,
     boot_epoch: u32,
@@ -126,13 +126,17 @@ enum Event {
 
 /// The kinds of events that the fingerprint tells apart beside those of the disk.
 const NOTE_MESSAGE: u64 = 1 << 60;
-const NOTE_BOOT: u64 = 2 << 60;
 const NOTE_END: u64 = 3 << 60;
 
 impl<M: Send + 'static> World<M> {
     /// A machine with an empty volume, at its first boot (epoch 1).
     pub fn new(seed: u64, options: Options) -> World<M> {
-        World::restart(DiskImage::empty(options.shape, FIRST_BOOT_UNIX_MS), seed, options)
+        let blanks = Blanks::new(seed);
+        World::restart(
+            DiskImage::empty(options.shape, FIRST_BOOT_UNIX_MS, blanks),
+            seed,
+            options,
+        )
     }
 
     /// The next boot of what `image` is left of; its epoch is one higher.
@@ -150,15 +154,9 @@ impl<M: Send + 'static> World<M> {
         let boot_epoch = image.boot_epoch + 1;
         let mut history = image.history;
         history.keep_lines(options.trace_events);
-        history.stats.boots += 1;
-        history.note(
-            now_ns,
-            [NOTE_BOOT, seed, u64::from(boot_epoch), options.cores as u64],
-            || format!("boot {boot_epoch} with {} cores from seed {seed}", options.cores),
-        );
+        history.boot(now_ns, boot_epoch, seed, options.cores);
         World {
             shared: Rc::new(Shared {
-                seed,
                 cores: options.cores,
                 shape: options.shape,
                 boot_epoch,
@@ -286,9 +284,7 @@ impl<M: Send + 'static> World<M> {
         self.end(|state, image| {
             state.history.stats.crashes += 1;
             state.note_end("the power goes");
-            state
-                .disk
-                .lose_power(image, &mut state.rng, &mut state.history.stats);
+            state.with_disk(|disk, with| disk.lose_power(image, with));
         })
     }
 
@@ -305,7 +301,8 @@ impl<M: Send + 'static> World<M> {
     fn end(self, lose: impl FnOnce(&mut State<M>, &mut DiskImage)) -> DiskImage {
         self.shared.halt();
         let mut state = self.shared.state.borrow_mut();
-        let mut image = DiskImage::empty(self.shared.shape, state.clock.unix_ms());
+        let blanks = state.disk.blanks();
+        let mut image = DiskImage::empty(self.shared.shape, state.clock.unix_ms(), blanks);
         image.boot_epoch = self.shared.boot_epoch;
         lose(&mut state, &mut image);
         image.history = std::mem::take(&mut state.history);
@@ -340,19 +337,8 @@ impl<M: Send + 'static> World<M> {
 }
 
 impl<M: Send + 'static> Drop for World<M> {
-    /// Prints how to come here again if a test panics. Drops the tasks, which hold the world.
+    /// Drops the tasks, which hold the world. (Its history prints itself if a test panics.)
     fn drop(&mut self) {
-        if std::thread::panicking()
-            && !self.shared.halted.get()
-            && let Ok(state) = self.shared.state.try_borrow()
-        {
-            for line in state.history.lines() {
-                eprintln!("{line}");
-            }
-            let (seed, epoch, cores) = (self.shared.seed, self.shared.boot_epoch, self.shared.cores);
-            let stats = state.history.stats;
-            eprintln!("simulated world: seed {seed} at boot {epoch} with {cores} cores; {stats}");
-        }
         self.shared.halt();
     }
 }
@@ -574,6 +560,7 @@ impl AsRef<[u8]> for ReadBuf {
 mod tests {
     use super::*;
     use std::collections::BTreeMap;
+    use std::ops::Range;
 
     const PAGE: u32 = DISK_ALIGN_BYTES as u32;
     const SHAPE: VolumeShape = VolumeShape {
@@ -589,22 +576,15 @@ mod tests {
         (segment * 31 + page * 7 + 1) as u8
     }
 
-    /// Each core fills a segment with pairs of pages, syncs, and tells core 0, which acknowledges.
-    fn toy(world: &World<(u32, u32)>, pages: u32) -> Acknowledged {
+    /// Each core but the first fills a segment with pairs of pages, syncs, and tells core 0, which
+    /// acknowledges. A core stops at its first error.
+    fn toy(world: &World<(u32, u32)>, pages: Range<u32>) -> Acknowledged {
         let acknowledged = Acknowledged::default();
         let cores = world.shared.cores as u16;
         for core in (1..cores).map(CoreId) {
-            let io = world.machine(core);
+            let (io, pages) = (world.machine(core), pages.clone());
             world.spawn_on(core, async move {
-                let segment = u32::from(core.0);
-                io.allocate(SegmentId(segment)).await.unwrap();
-                for page in (0..pages).step_by(2) {
-                    write_page(&io, segment, page).await.unwrap();
-                    write_page(&io, segment, page + 1).await.unwrap();
-                    io.sync(SegmentId(segment)).await.unwrap();
-                    io.send(CoreId(0), (segment, page));
-                    io.send(CoreId(0), (segment, page + 1));
-                }
+                let _ = fill(io, u32::from(core.0), pages).await;
             });
         }
         let (io, done) = (world.machine(CoreId(0)), acknowledged.clone());
@@ -616,6 +596,28 @@ mod tests {
             }
         });
         acknowledged
+    }
+
+    async fn fill(io: Machine<(u32, u32)>, segment: u32, pages: Range<u32>) -> io::Result<()> {
+        io.allocate(SegmentId(segment)).await?;
+        for page in pages.step_by(2) {
+            write_page(&io, segment, page).await?;
+            write_page(&io, segment, page + 1).await?;
+            io.sync(SegmentId(segment)).await?;
+            io.send(CoreId(0), (segment, page));
+            io.send(CoreId(0), (segment, page + 1));
+        }
+        Ok(())
+    }
+
+    fn assert_kept(image: &DiskImage, acknowledged: &Acknowledged) {
+        for ((segment, page), byte) in acknowledged.borrow().iter() {
+            let bytes = image.read(SegmentId(*segment), page * PAGE, PAGE).unwrap();
+            assert!(
+                bytes.iter().all(|found| found == byte),
+                "page {page} of segment {segment}"
+            );
+        }
     }
 
     async fn write_page(io: &Machine<(u32, u32)>, segment: u32, page: u32) -> io::Result<()> {
@@ -651,7 +653,7 @@ mod tests {
     fn a_seed_decides_everything() {
         let run = |seed| {
             let mut world = World::new(seed, noisy(4));
-            let acknowledged = toy(&world, 20);
+            let acknowledged = toy(&world, 0..20);
             assert_eq!(
                 world.run(|| acknowledged.borrow().len() == 60, STEPS_MAX),
                 Outcome::Reached
@@ -673,16 +675,10 @@ mod tests {
             let mut steps = 0;
             loop {
                 let mut world = World::new(seed, options(3));
-                let acknowledged = toy(&world, 6);
+                let acknowledged = toy(&world, 0..6);
                 let outcome = world.run(|| acknowledged.borrow().len() == 12, steps);
                 let image = world.crash();
-                for ((segment, page), byte) in acknowledged.borrow().iter() {
-                    let bytes = image.read(SegmentId(*segment), page * PAGE, PAGE).unwrap();
-                    assert!(
-                        bytes.iter().all(|found| found == byte),
-                        "seed {seed}, step {steps}"
-                    );
-                }
+                assert_kept(&image, &acknowledged);
                 if outcome == Outcome::Reached {
                     break;
                 }
@@ -690,6 +686,51 @@ mod tests {
             }
             assert!(steps > 50);
         }
+    }
+
+    #[test]
+    fn boots_on_failing_disks_keep_what_each_of_them_acknowledged() {
+        let mut total = Stats::default();
+        for seed in 0..150 {
+            let mut rng = Rng::new(seed);
+            let mut image = World::<()>::new(seed, options(1)).crash();
+            let mut all = Vec::new();
+            for boot in 0..8 {
+                let faults = Faults::failing(&mut rng);
+                let drawn = Options {
+                    faults,
+                    ..options(2 + rng.index(3))
+                };
+                let mut world = World::restart(image, rng.next_u64(), drawn);
+                all.push(toy(&world, boot * 10..boot * 10 + 10));
+                world.run(|| false, rng.below(400));
+                image = if rng.below(3) == 0 {
+                    world.kill()
+                } else {
+                    world.crash()
+                };
+                all.iter()
+                    .for_each(|acknowledged| assert_kept(&image, acknowledged));
+            }
+            let stats = image.stats();
+            total.crashes += stats.crashes;
+            total.kills += stats.kills;
+            total.write_errors += stats.write_errors;
+            total.sync_errors += stats.sync_errors;
+            total.stuck += stats.stuck;
+            total.writes_torn += stats.writes_torn;
+        }
+        let seen = [
+            total.crashes,
+            total.kills,
+            total.write_errors,
+            total.sync_errors,
+            total.stuck,
+        ];
+        assert!(
+            seen.iter().all(|count| *count > 5) && total.writes_torn > 50,
+            "{total}"
+        );
     }
 
     /// The reverse of the above: a toy that acknowledges before its sync must be caught.
@@ -870,6 +911,24 @@ mod tests {
     }
 
     #[test]
+    fn writes_that_overlap_in_flight_are_counted() {
+        let mut world = world(1);
+        let io = world.machine(CoreId(0));
+        let task = async move {
+            io.allocate(SegmentId(0)).await.unwrap();
+            for page in [3, 4, 3] {
+                let io = io.clone();
+                io.clone()
+                    .spawn(async move { write_page(&io, 0, page).await.unwrap() });
+            }
+            io.sleep(Duration::from_secs(1)).await;
+            write_page(&io, 0, 3).await.unwrap();
+        };
+        world.run_task(CoreId(0), task, STEPS_MAX).unwrap();
+        assert_eq!(world.stats().overlapping_writes, 1);
+    }
+
+    #[test]
     fn a_buffer_is_never_handed_out_zeroed() {
         let world = world(1);
         let io = world.machine(CoreId(0));
@@ -913,13 +972,9 @@ mod tests {
             let mut world = World::<(u32, u32)>::new(8, Options { faults, ..options(1) });
             let io = world.machine(CoreId(0));
             let task = async move {
-                let allocated = io
-                    .allocate(SegmentId(0))
+                io.allocate(SegmentId(0))
                     .await
-                    .map_err(|error| error.raw_os_error());
-                if allocated.is_err() {
-                    return allocated;
-                }
+                    .map_err(|error| error.raw_os_error())?;
                 write_page(&io, 0, 0)
                     .await
                     .map_err(|error| error.raw_os_error())?;

@@ -4,7 +4,7 @@
 //! synced. A test that switches on a fault that eats acknowledged data by design (`lost_write`,
 //! `misdirected_write`, `bit_rot`) must weaken what it demands to "nothing wrong is served".
 
-use super::rng::Chance;
+use super::rng::{Chance, Rng};
 use crate::io::VolumeShape;
 
 #[derive(Clone, Copy, Debug)]
@@ -76,6 +76,41 @@ pub enum Repeat {
     Once,
     /// Every operation from there on: the device is gone.
     Forever,
+}
+
+impl Faults {
+    /// Some of the faults that no one is told of and that cost nothing acknowledged: slow operations,
+    /// pauses, jumps of the wall clock, stale content in fresh segments.
+    pub fn harmless(rng: &mut Rng) -> Faults {
+        Faults {
+            slow: sometimes(rng, 100),
+            clock_jump: sometimes(rng, 10),
+            core_pause: sometimes(rng, 200),
+            stale_segment: sometimes(rng, 2),
+            ..Faults::default()
+        }
+    }
+
+    /// The same, and some of those that callers see: errors of every kind and operations that never
+    /// end. What was acknowledged must still survive all of them.
+    pub fn failing(rng: &mut Rng) -> Faults {
+        Faults {
+            read_error: sometimes(rng, 100),
+            write_error: sometimes(rng, 100),
+            sync_error: sometimes(rng, 100),
+            no_space: sometimes(rng, 10),
+            stuck: sometimes(rng, 500),
+            ..Faults::harmless(rng)
+        }
+    }
+}
+
+/// Never in half of the worlds; else once in `n` to `16 * n` times.
+fn sometimes(rng: &mut Rng, n: u32) -> Chance {
+    match rng.coin() {
+        true => Chance::NEVER,
+        false => Chance::one_in(n << rng.below(5)),
+    }
 }
 
 impl FailAt {

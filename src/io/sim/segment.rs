@@ -65,14 +65,6 @@ struct Completed {
     write: Write,
 }
 
-/// What became of the writes that were not durable.
-#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
-pub(super) struct Losses {
-    pub kept: u64,
-    pub lost: u64,
-    pub torn: u64,
-}
-
 impl Segment {
     /// A segment just allocated. With `stale`, it shows what another one holds, as recycled blocks do.
     pub fn new(fill: Fill, stale: Option<&Segment>) -> Segment {
@@ -86,8 +78,15 @@ impl Segment {
         }
     }
 
-    pub fn begin_write(&mut self, write: Write) {
+    /// Says whether an earlier write of one of its pages is still in flight.
+    pub fn begin_write(&mut self, write: Write) -> bool {
+        let (first, count) = (write.first_page, write.pages_count());
+        let overlaps = self
+            .in_flight
+            .iter()
+            .any(|earlier| earlier.overlaps(first, count));
         self.in_flight.push(write);
+        overlaps
     }
 
     /// Takes a write out of flight. What becomes of it, the caller says by [`Segment::land`] or not.
@@ -145,12 +144,11 @@ impl Segment {
         }
     }
 
-    /// The power goes: each sector of each write that is not durable is kept or lost.
-    pub fn lose_power(&mut self, rng: &mut Rng) -> Losses {
-        let mut losses = Losses::default();
+    /// The power goes: each sector of each write that is not durable is kept or lost. `report` hears
+    /// what became of each write.
+    pub fn lose_power(&mut self, rng: &mut Rng, mut report: impl FnMut(&Write, &Tear)) {
         let mut mood = Mood::draw(rng);
-        let limbo = std::mem::take(&mut self.limbo);
-        for (number, page) in limbo {
+        for (number, page) in std::mem::take(&mut self.limbo) {
             let mask = rng.next_u64() as u8;
             self.merge_durable(number, &page, mask);
         }
@@ -160,7 +158,7 @@ impl Segment {
         let in_flight = std::mem::take(&mut self.in_flight);
         for write in completed.chain(in_flight) {
             let tear = mood.fate(write.sectors(), rng);
-            losses.count(&tear);
+            report(&write, &tear);
             if matches!(tear, Tear::Nothing) {
                 continue;
             }
@@ -169,7 +167,6 @@ impl Segment {
             }
         }
         self.overlay.clear();
-        losses
     }
 
     /// The process dies and the disk does not: what completed stays, as little durable as before;
@@ -363,24 +360,8 @@ impl Fill {
         let pages = (self.blob.len() / DISK_ALIGN_BYTES) as u32;
         Page {
             blob: self.blob.clone(),
-            index: (number % pages + self.rotation) % pages,
+            index: number.wrapping_add(self.rotation) % pages,
         }
-    }
-}
-
-impl Losses {
-    fn count(&mut self, tear: &Tear) {
-        match tear {
-            Tear::Nothing => self.lost += 1,
-            Tear::Everything => self.kept += 1,
-            Tear::Before(_) | Tear::From(_) | Tear::Except(_) | Tear::Random => self.torn += 1,
-        }
-    }
-
-    pub fn add(&mut self, other: Losses) {
-        self.kept += other.kept;
-        self.lost += other.lost;
-        self.torn += other.torn;
     }
 }
 
@@ -426,7 +407,8 @@ impl Mood {
 }
 
 /// Which sectors of a write land.
-enum Tear {
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tear {
     Nothing,
     Everything,
     Before(usize),
@@ -509,7 +491,7 @@ mod tests {
             segment.land(write(2, 1, 1, 2), 2);
             segment.sync(1);
             assert_eq!((first_byte(&segment, 0), first_byte(&segment, 1)), (1, 2));
-            segment.lose_power(&mut rng);
+            segment.lose_power(&mut rng, |_, _| {});
             assert_eq!(first_byte(&segment, 0), 1);
             assert!(
                 segment
@@ -523,13 +505,17 @@ mod tests {
 
     #[test]
     fn whatever_a_power_loss_leaves_is_whole_sectors_of_old_or_new() {
-        let mut total = Losses::default();
+        let (mut kept, mut lost, mut torn) = (0, 0, 0);
         for seed in 0..300 {
             let mut rng = Rng::new(seed);
             let mut segment = segment();
             segment.land(write(1, 0, 3, 1), 1);
             segment.begin_write(write(2, 4, 1, 2));
-            total.add(segment.lose_power(&mut rng));
+            segment.lose_power(&mut rng, |_, tear| match tear {
+                Tear::Everything => kept += 1,
+                Tear::Nothing => lost += 1,
+                _ => torn += 1,
+            });
             for page in 0..6 {
                 for sector in segment.visible(page).bytes().chunks(SECTOR_BYTES) {
                     assert!(sector.iter().all(|byte| *byte == sector[0]));
@@ -538,7 +524,7 @@ mod tests {
                 }
             }
         }
-        assert!(total.kept > 50 && total.lost > 50 && total.torn > 50, "{total:?}");
+        assert!(kept > 50 && lost > 50 && torn > 50, "{kept} {lost} {torn}");
     }
 
     #[test]
@@ -550,7 +536,7 @@ mod tests {
             segment.land(write(1, 0, 1, 1), 1);
             segment.fail_sync(1, &mut rng);
             segment.sync(2);
-            segment.lose_power(&mut rng);
+            segment.lose_power(&mut rng, |_, _| {});
             match segment.visible(0).bytes().iter().all(|byte| *byte == 1) {
                 true => survived += 1,
                 false => gone += 1,
@@ -568,7 +554,7 @@ mod tests {
             segment.fail_sync(1, &mut rng);
             segment.land(write(2, 0, 1, 2), 2);
             segment.sync(2);
-            segment.lose_power(&mut rng);
+            segment.lose_power(&mut rng, |_, _| {});
             assert!(segment.visible(0).bytes().iter().all(|byte| *byte == 2));
         }
     }
@@ -583,7 +569,7 @@ mod tests {
             segment.begin_write(write(2, 1, 1, 2));
             segment.lose_process(1, &mut rng);
             assert_eq!(first_byte(&segment, 0), 1);
-            segment.lose_power(&mut rng);
+            segment.lose_power(&mut rng, |_, _| {});
             lost += u32::from(first_byte(&segment, 0) == 0xee);
         }
         assert!(lost > 10, "{lost}");
