@@ -317,3 +317,130 @@ impl<M: Send + Sync + 'static> Peer<M> {
         self.overflowing.set(false);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Io;
+    use crate::io::glommio::scratch::{Scratch, run};
+    use crate::io::glommio::{CAPACITY_BYTES_MIN, CoreChoice, Machine, Volume};
+
+    fn two_cores<F, B>(body: F)
+    where
+        F: Fn(Machine<u64>) -> B + Send + Clone + 'static,
+        B: Future<Output = ()> + 'static,
+    {
+        if CoreChoice::All.cpus().unwrap().len() < 2 {
+            return;
+        }
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        run(2, volume, body);
+    }
+
+    fn other<M: Send + Sync>(machine: &Machine<M>) -> CoreId {
+        CoreId(1 - machine.core().0)
+    }
+
+    async fn expect_in_order(machine: &Machine<u64>, count: u64) {
+        let mut next = 0;
+        while next < count {
+            for (from, number) in machine.receive().await {
+                assert_eq!((from, number), (other(machine), next));
+                next += 1;
+            }
+        }
+    }
+
+    #[test]
+    fn a_flood_past_every_queue_arrives_once_and_in_order() {
+        const FLOOD: u64 = 100_000;
+        two_cores(|machine| async move {
+            for number in 0..FLOOD {
+                machine.send(other(&machine), number);
+            }
+            expect_in_order(&machine, FLOOD).await;
+        });
+    }
+
+    #[test]
+    fn order_holds_while_a_full_queue_empties() {
+        const ROUNDS: u64 = 300;
+        const BURST: u64 = 200;
+        two_cores(|machine| async move {
+            let sender = machine.clone();
+            machine.spawn(async move {
+                for number in 0..ROUNDS * BURST {
+                    sender.send(other(&sender), number);
+                    if number % BURST == 0 {
+                        sender.yield_now().await;
+                    }
+                }
+            });
+            expect_in_order(&machine, ROUNDS * BURST).await;
+        });
+    }
+
+    #[test]
+    fn a_million_messages_go_back_and_forth() {
+        const TRIPS: u64 = 500_000;
+        const OUTSTANDING: u64 = 64;
+        two_cores(|machine| async move {
+            if machine.core() == CoreId(1) {
+                let mut echoed = 0;
+                while echoed < TRIPS {
+                    for (from, number) in machine.receive().await {
+                        machine.send(from, number);
+                        echoed += 1;
+                    }
+                }
+                return;
+            }
+            (0..OUTSTANDING).for_each(|number| machine.send(CoreId(1), number));
+            let (mut sent, mut back) = (OUTSTANDING, 0);
+            while back < TRIPS {
+                for (_, number) in machine.receive().await {
+                    assert_eq!(number, back);
+                    back += 1;
+                    if sent < TRIPS {
+                        machine.send(CoreId(1), sent);
+                        sent += 1;
+                    }
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn shutdown_reaches_every_core_and_every_waiter() {
+        two_cores(|machine| async move {
+            if machine.core() == CoreId(1) {
+                machine.shut_down();
+            }
+            futures_util::join!(machine.shutdown(), machine.shutdown());
+            assert!(machine.is_shutting_down());
+        });
+    }
+
+    #[test]
+    fn a_core_answers_until_all_have_ended() {
+        two_cores(|machine| async move {
+            let answering = machine.clone();
+            if machine.core() == CoreId(1) {
+                machine.spawn(async move {
+                    loop {
+                        for (from, number) in answering.receive().await {
+                            answering.send(from, number);
+                        }
+                    }
+                });
+                return;
+            }
+            for number in 0..100 {
+                machine.sleep(std::time::Duration::from_micros(100)).await;
+                machine.send(CoreId(1), number);
+                assert_eq!(machine.receive().await, [(CoreId(1), number)]);
+            }
+        });
+    }
+}

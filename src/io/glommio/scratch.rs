@@ -1,7 +1,11 @@
-//! Directories for tests, on the disk that holds the build and not in memory: direct I/O is the point.
+//! What tests run on: directories, on the disk that holds the build and not in memory: direct I/O is the point.
+//!
+//! Tests that need several cores take two, and pass by if the machine has but one.
 //!
 //! A directory lives as long as its [`Scratch`].
 
+use super::{CoreChoice, Machine, Volume, launch};
+use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -36,4 +40,15 @@ impl Drop for Scratch {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
     }
+}
+
+/// Runs `body` on the first `cores` CPUs to its end.
+pub(super) fn run<M, F, B>(cores: usize, volume: Volume, body: F)
+where
+    M: Send + Sync + 'static,
+    F: Fn(Machine<M>) -> B + Send + Clone + 'static,
+    B: Future<Output = ()> + 'static,
+{
+    let cpus = CoreChoice::Count(cores).cpus().unwrap();
+    launch(&cpus, volume, body).unwrap().join().unwrap();
 }

@@ -315,3 +315,209 @@ impl Drop for Counted {
             .fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::Io;
+    use crate::io::glommio::scratch::{Scratch, run};
+    use crate::io::glommio::{CAPACITY_BYTES_MIN, CoreChoice, Volume};
+    use std::sync::Barrier;
+    use std::thread;
+
+    const LOOPBACK: &str = "127.0.0.1:0";
+
+    /// Runs `serve` on one core with the server's end of a connection, and `client` on a thread with the other.
+    fn connected<S, B, C>(serve: S, client: C)
+    where
+        S: Fn(Machine<()>, Stream) -> B + Send + Clone + 'static,
+        B: Future<Output = ()> + 'static,
+        C: FnOnce(TcpStream) + Send + 'static,
+    {
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let socket = Listener::bind(LOOPBACK.parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let client = thread::spawn(move || client(TcpStream::connect(address).unwrap()));
+        let socket = Arc::new(socket);
+        run(1, volume, move |machine: Machine<()>| {
+            let (socket, serve) = (socket.try_clone().unwrap(), serve.clone());
+            async move {
+                let acceptor = Acceptor::new(machine.clone(), Listener::new(socket).unwrap(), 10);
+                let stream = async {
+                    let stream = machine.next_connection().await.unwrap();
+                    machine.shut_down();
+                    stream
+                };
+                let (stream, accepted) = futures_util::join!(stream, acceptor.run());
+                accepted.unwrap();
+                serve(machine, stream).await;
+            }
+        });
+        client.join().unwrap();
+    }
+
+    #[test]
+    fn more_than_the_sockets_hold_is_written_and_read_whole() {
+        const HEAD: usize = 100;
+        const BODY: usize = 20 << 20;
+        connected(
+            |_, mut stream| async move {
+                let (head, body) = (vec![1; HEAD], vec![2; BODY]);
+                let mut slices = [IoSlice::new(&[]), IoSlice::new(&head), IoSlice::new(&body)];
+                stream.write_vectored_all(&mut slices).await.unwrap();
+                stream.write_all(&head).await.unwrap();
+                stream.shutdown(Shutdown::Write).unwrap();
+                assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+            },
+            |mut client| {
+                let mut read = Vec::new();
+                client.read_to_end(&mut read).unwrap();
+                assert_eq!(read.len(), HEAD + BODY + HEAD);
+                assert!(
+                    read[..HEAD]
+                        .iter()
+                        .chain(&read[HEAD + BODY..])
+                        .all(|&byte| byte == 1)
+                );
+                assert!(read[HEAD..HEAD + BODY].iter().all(|&byte| byte == 2));
+            },
+        );
+    }
+
+    #[test]
+    fn pieces_are_read_as_they_come() {
+        connected(
+            |_, mut stream| async move {
+                let mut dst = [0; 64];
+                for number in 0..100u8 {
+                    assert_eq!(stream.read(&mut dst).await.unwrap(), 1);
+                    assert_eq!(dst[0], number);
+                    stream.write_all(&dst[..1]).await.unwrap();
+                }
+                assert_eq!(stream.read(&mut dst).await.unwrap(), 0);
+            },
+            |mut client| {
+                for number in 0..100 {
+                    client.write_all(&[number]).unwrap();
+                    client.read_exact(&mut [0]).unwrap();
+                }
+            },
+        );
+    }
+
+    #[test]
+    fn a_shutdown_handle_ends_a_pending_read_and_a_pending_write() {
+        let ended = Arc::new(Barrier::new(2));
+        let client_ended = Arc::clone(&ended);
+        connected(
+            move |machine, mut stream| {
+                let ended = Arc::clone(&ended);
+                async move {
+                    let handle = stream.shutdown_handle();
+                    let late = handle.clone();
+                    let sweeper = machine.clone();
+                    machine.spawn(async move {
+                        sweeper.sleep(Duration::from_millis(5)).await;
+                        handle.shut_down();
+                    });
+                    // Waits for ever: the client reads nothing, and this is more than the sockets hold.
+                    stream.write_all(&vec![0; 64 << 20]).await.unwrap_err();
+                    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+                    drop(stream);
+                    late.shut_down();
+                    ended.wait();
+                }
+            },
+            move |_client| {
+                client_ended.wait();
+            },
+        );
+    }
+
+    #[test]
+    fn a_shutdown_handle_wakes_a_reader() {
+        connected(
+            |machine, mut stream| async move {
+                let handle = stream.shutdown_handle();
+                let sweeper = machine.clone();
+                machine.spawn(async move {
+                    sweeper.yield_now().await;
+                    handle.shut_down();
+                });
+                assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
+            },
+            |mut client| {
+                client.read_exact(&mut [0]).unwrap_err();
+            },
+        );
+    }
+
+    #[test]
+    fn accepted_sockets_have_nodelay_and_know_their_peer() {
+        connected(
+            |_, stream| async move {
+                assert!(stream.tcp().nodelay().unwrap());
+                assert!(stream.peer_addr().unwrap().ip().is_loopback());
+            },
+            drop,
+        );
+    }
+
+    #[test]
+    fn connections_go_to_the_core_that_has_the_fewest() {
+        let open = OpenConnections::new(3);
+        let mut last = CoreId(0);
+        let mut given = Vec::new();
+        for _ in 0..6 {
+            last = open.fewest_after(last).0;
+            open.count(last);
+            given.push(last.0);
+        }
+        assert_eq!(given, [1, 2, 0, 1, 2, 0]);
+        drop(open.counted(CoreId(2)));
+        assert_eq!(open.fewest_after(CoreId(1)), (CoreId(2), 1));
+        assert_eq!(open.fewest_after(CoreId(2)), (CoreId(2), 1));
+    }
+
+    #[test]
+    fn connections_are_spread_over_cores_and_a_full_server_closes_what_comes() {
+        const PER_CORE: usize = 4;
+        if CoreChoice::All.cpus().unwrap().len() < 2 {
+            return;
+        }
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let socket = Listener::bind(LOOPBACK.parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        let client = thread::spawn(move || {
+            let mut clients: Vec<_> = (0..2 * PER_CORE)
+                .map(|_| TcpStream::connect(address).unwrap())
+                .collect();
+            let mut one_more = TcpStream::connect(address).unwrap();
+            assert_eq!(one_more.read(&mut [0]).unwrap_or(0), 0);
+            for client in &mut clients {
+                client.write_all(&[1]).unwrap();
+            }
+        });
+        let socket = Arc::new(socket);
+        run(2, volume, move |machine: Machine<()>| {
+            let socket = socket.try_clone().unwrap();
+            async move {
+                if machine.core() == CoreId(0) {
+                    let listener = Listener::new(socket).unwrap();
+                    let acceptor = Acceptor::new(machine.clone(), listener, PER_CORE as u32);
+                    machine.spawn(async move { acceptor.run().await.unwrap() });
+                }
+                let mut streams = Vec::new();
+                for _ in 0..PER_CORE {
+                    streams.push(machine.next_connection().await.unwrap());
+                }
+                for stream in &mut streams {
+                    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 1);
+                }
+            }
+        });
+        client.join().unwrap();
+    }
+}
