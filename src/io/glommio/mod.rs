@@ -1,1 +1,303 @@
-//! To be written.
+//! The real machine: io_uring, direct I/O, one executor per core. The only folder that names the runtime.
+//!
+//! [`volume`] takes the data directory, [`launch`] starts the cores and gives each its [`Machine`],
+//! [`disk`] and [`mesh`] are what a machine is made of, [`socket`] is what the server has besides.
+//!
+//! What leaves this folder is `std`'s or our own: no type of the runtime's does, but for the buffers
+//! that [`Io`] hides behind `AsRef<[u8]>`.
+
+mod disk;
+mod launch;
+mod mesh;
+#[cfg(test)]
+mod scratch;
+mod socket;
+mod volume;
+
+pub use disk::{IO_BYTES_MAX, ReadBuf};
+pub use launch::{CoreChoice, Cores, LaunchError, check_limits, launch};
+pub use socket::{Acceptor, Listener, ShutdownHandle, Stream};
+pub use volume::{CAPACITY_BYTES_MIN, Volume, VolumeError, VolumeId};
+
+use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape};
+use ::glommio::io::DmaBuffer;
+use disk::Disk;
+use mesh::Mesh;
+use socket::OpenConnections;
+use std::future::Future;
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+/// One core's handle on the real machine.
+///
+/// The runtime's queues ask that messages be `Sync` besides `Send`, though no two cores see one at once.
+pub struct Machine<M: Send + Sync + 'static>(Rc<Parts<M>>);
+
+struct Parts<M: Send + Sync + 'static> {
+    core: CoreId,
+    cores: usize,
+    started: Instant,
+    volume: Arc<Volume>,
+    disk: Rc<Disk>,
+    mesh: Mesh<M>,
+    connections: OpenConnections,
+}
+
+impl<M: Send + Sync + 'static> Machine<M> {
+    /// Completes when the process got SIGTERM or SIGINT, or some core called [`Machine::shut_down`].
+    /// Any number of tasks may wait.
+    pub async fn shutdown(&self) {
+        self.0.mesh.shutdown().await;
+    }
+
+    /// Whether [`Machine::shutdown`] would complete at once.
+    pub fn is_shutting_down(&self) -> bool {
+        self.0.mesh.is_shutting_down()
+    }
+
+    /// Completes [`Machine::shutdown`] on every core.
+    pub fn shut_down(&self) {
+        self.0.mesh.shut_down();
+    }
+
+    /// The next connection that an [`Acceptor`] gave to this core. One task per core calls this.
+    pub async fn next_connection(&self) -> io::Result<Stream> {
+        let socket = self.0.mesh.next_socket().await;
+        Stream::new(socket, Some(self.0.connections.counted(self.0.core)))
+    }
+}
+
+impl<M: Send + Sync + 'static> Clone for Machine<M> {
+    fn clone(&self) -> Self {
+        Machine(Rc::clone(&self.0))
+    }
+}
+
+impl<M: Send + Sync + 'static> Io for Machine<M> {
+    type Message = M;
+    type WriteBuf = DmaBuffer;
+    type ReadBuf = ReadBuf;
+
+    fn core(&self) -> CoreId {
+        self.0.core
+    }
+
+    fn cores(&self) -> usize {
+        self.0.cores
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        ::glommio::spawn_local(task).detach();
+    }
+
+    async fn yield_now(&self) {
+        ::glommio::executor().yield_now().await;
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        ::glommio::timer::sleep(duration).await;
+    }
+
+    fn monotonic_ns(&self) -> u64 {
+        // 584 years of it.
+        self.0.started.elapsed().as_nanos() as u64
+    }
+
+    fn unix_ms(&self) -> u64 {
+        // A clock before 1970 reads as 1970.
+        SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0, |since| since.as_millis() as u64)
+    }
+
+    fn send(&self, to: CoreId, message: M) {
+        self.0.mesh.send(to, message);
+    }
+
+    async fn receive(&self) -> Vec<(CoreId, M)> {
+        self.0.mesh.receive().await
+    }
+
+    fn volume(&self) -> VolumeShape {
+        self.0.volume.shape()
+    }
+
+    fn boot_epoch(&self) -> u32 {
+        self.0.volume.boot_epoch()
+    }
+
+    fn buffer(&self, length_bytes: usize) -> DmaBuffer {
+        assert!(
+            length_bytes.is_multiple_of(DISK_ALIGN_BYTES),
+            "buffer of {length_bytes} bytes"
+        );
+        ::glommio::allocate_dma_buffer(length_bytes)
+    }
+
+    async fn segments(&self) -> io::Result<Vec<SegmentId>> {
+        self.0.disk.segments().await
+    }
+
+    async fn allocate(&self, id: SegmentId) -> io::Result<()> {
+        self.0.disk.allocate(id).await
+    }
+
+    async fn write(&self, id: SegmentId, offset: u32, buf: DmaBuffer) -> io::Result<()> {
+        self.0.disk.write(id, offset, buf).await
+    }
+
+    async fn read(&self, id: SegmentId, offset: u32, length: u32) -> io::Result<ReadBuf> {
+        self.0.disk.read(id, offset, length).await
+    }
+
+    async fn sync(&self, id: SegmentId) -> io::Result<()> {
+        self.0.disk.sync(id).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::scratch::{Scratch, run};
+    use super::*;
+    use std::fs;
+
+    const BLOCK: usize = 4096;
+
+    fn filled(machine: &Machine<()>, length_bytes: usize, byte: u8) -> DmaBuffer {
+        let mut buffer = machine.buffer(length_bytes);
+        buffer.as_mut().fill(byte);
+        buffer
+    }
+
+    #[test]
+    fn what_is_written_and_synced_is_read_back() {
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        run(1, volume, |machine: Machine<()>| async move {
+            let id = SegmentId(9);
+            machine.allocate(id).await.unwrap();
+            assert_eq!(machine.segments().await.unwrap(), [id]);
+            machine.write(id, 0, filled(&machine, BLOCK, 1)).await.unwrap();
+            machine
+                .write(id, 8 * BLOCK as u32, filled(&machine, 2 * BLOCK, 2))
+                .await
+                .unwrap();
+            machine.sync(id).await.unwrap();
+            let read = machine.read(id, 0, BLOCK as u32).await.unwrap();
+            assert!(read.as_ref() == [1; BLOCK]);
+            let read = machine
+                .read(id, 9 * BLOCK as u32, 2 * BLOCK as u32)
+                .await
+                .unwrap();
+            assert!(read.as_ref()[..BLOCK] == [2; BLOCK] && read.as_ref()[BLOCK..] == [0; BLOCK]);
+        });
+    }
+
+    #[test]
+    fn an_allocated_segment_is_whole_and_left_alone_when_allocated_again() {
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let dir = scratch.dir().to_owned();
+        run(1, volume, move |machine: Machine<()>| {
+            let dir = dir.clone();
+            async move {
+                let id = SegmentId(0xff);
+                machine.allocate(id).await.unwrap();
+                machine.write(id, 0, filled(&machine, BLOCK, 7)).await.unwrap();
+                machine.allocate(id).await.unwrap();
+                assert!(machine.read(id, 0, BLOCK as u32).await.unwrap().as_ref() == [7; BLOCK]);
+                let size_bytes = u64::from(machine.volume().segment_size_bytes);
+                assert_eq!(
+                    fs::metadata(dir.join("segments/000000ff.seg")).unwrap().len(),
+                    size_bytes
+                );
+            }
+        });
+    }
+
+    #[test]
+    fn errors_keep_the_code_of_the_operating_system() {
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        run(1, volume, |machine: Machine<()>| async move {
+            let missing = machine.read(SegmentId(1), 0, BLOCK as u32).await.unwrap_err();
+            assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
+            let missing = machine.sync(SegmentId(1)).await.unwrap_err();
+            assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
+        });
+    }
+
+    #[test]
+    fn a_read_that_comes_up_short_is_an_error() {
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        fs::write(scratch.dir().join("segments/00000003.seg"), [5; BLOCK]).unwrap();
+        run(1, volume, |machine: Machine<()>| async move {
+            let short = machine.read(SegmentId(3), 0, 2 * BLOCK as u32).await.unwrap_err();
+            assert_eq!(short.kind(), io::ErrorKind::UnexpectedEof);
+        });
+    }
+
+    #[test]
+    fn a_write_is_never_overtaken_by_the_zeroes_ahead_of_it() {
+        const SEGMENT_BYTES: u32 = 64 << 20;
+        const STEP: u32 = 1 << 20;
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(256 * u64::from(SEGMENT_BYTES))).unwrap();
+        run(1, volume, |machine: Machine<()>| async move {
+            for (id, pause) in [(SegmentId(0), 0), (SegmentId(1), 10), (SegmentId(2), 50)] {
+                machine.allocate(id).await.unwrap();
+                machine.sleep(Duration::from_millis(pause)).await;
+                for offset in (0..SEGMENT_BYTES).step_by(STEP as usize) {
+                    machine
+                        .write(id, offset, filled(&machine, BLOCK, 3))
+                        .await
+                        .unwrap();
+                }
+            }
+            for id in [SegmentId(0), SegmentId(1), SegmentId(2)] {
+                for offset in (0..SEGMENT_BYTES).step_by(STEP as usize) {
+                    assert!(machine.read(id, offset, BLOCK as u32).await.unwrap().as_ref() == [3; BLOCK]);
+                }
+            }
+        });
+    }
+
+    #[test]
+    fn more_segments_than_a_core_keeps_open_can_be_used() {
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN * 4)).unwrap();
+        let segments = disk::OPEN_SEGMENTS_MAX as u32 + 8;
+        for id in 0..segments {
+            fs::write(
+                scratch.dir().join(format!("segments/{id:08x}.seg")),
+                [id as u8; BLOCK],
+            )
+            .unwrap();
+        }
+        run(1, volume, move |machine: Machine<()>| async move {
+            for id in (0..segments).chain(0..4) {
+                let read = machine.read(SegmentId(id), 0, BLOCK as u32).await.unwrap();
+                assert!(read.as_ref() == [id as u8; BLOCK]);
+            }
+        });
+    }
+
+    #[test]
+    fn clocks_do_not_go_back_and_sleep_lasts() {
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        run(1, volume, |machine: Machine<()>| async move {
+            let before = machine.monotonic_ns();
+            machine.sleep(Duration::from_millis(2)).await;
+            assert!(machine.monotonic_ns() - before >= 2_000_000);
+            assert!(machine.unix_ms() > 1_700_000_000_000);
+            assert_eq!(
+                (machine.core(), machine.cores(), machine.boot_epoch()),
+                (CoreId(0), 1, 1)
+            );
+        });
+    }
+}

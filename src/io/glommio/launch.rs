@@ -1,0 +1,340 @@
+//! Starts the cores: one executor each, pinned to its CPU, with its [`Machine`].
+//!
+//! Whatever the system may refuse is tried before the first executor starts, so that it becomes one
+//! line with the command that mends it, and not a panic on some thread.
+//!
+//! SIGTERM and SIGINT are blocked on the thread that calls [`launch`], and so on every thread that it
+//! starts: call it before any other. Core 0 reads them from a descriptor and tells the others, which is
+//! what completes [`Machine::shutdown`]; a second signal ends the process at once.
+//!
+//! Invariant: a body runs only after every core's mesh is connected, and a core answers messages until
+//! the bodies of all cores have completed.
+
+use super::disk::{Disk, OPEN_SEGMENTS_MAX};
+use super::mesh::{self, Ends};
+use super::socket::OpenConnections;
+use super::volume::{Volume, segments_dir};
+use super::{Machine, Parts};
+use crate::io::CoreId;
+use ::glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use std::fmt;
+use std::future::Future;
+use std::rc::Rc;
+use std::sync::{Arc, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Bytes of a core's arena of registered buffers. They are pinned, so all of them count as resident
+/// from the start: 128 reads or writes of 256 KiB in flight. What does not fit comes from the heap.
+const ARENA_BYTES: usize = 32 << 20;
+/// Submission entries of each of a core's rings.
+const RING_ENTRIES: usize = 256;
+/// How long tasks may keep a core from looking at its completions. The runtime's default of 100 ms
+/// would let one long listing delay every request by as much.
+const PREEMPT_AFTER: Duration = Duration::from_millis(2);
+/// What the runtime refuses to start under.
+const LOCKED_BYTES_MIN: u64 = 512 << 10;
+/// Descriptors of one core besides segments and connections: rings, eventfds, listeners.
+const DESCRIPTORS_PER_CORE: u64 = 32;
+/// Descriptors of the process besides the cores': standard streams, the lock, and 128 connections.
+const DESCRIPTORS_BASE: u64 = 256;
+/// The exit status of a process that a second SIGINT ended.
+const EXIT_INTERRUPTED: i32 = 130;
+
+/// Which CPUs to run on, among those that the process may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CoreChoice {
+    /// Every one.
+    All,
+    /// The first so many.
+    Count(usize),
+    /// These.
+    List(Vec<usize>),
+}
+
+/// The cores of a run.
+#[must_use = "the process ends with its main thread: join the cores"]
+pub struct Cores {
+    handles: Vec<ExecutorJoinHandle<()>>,
+}
+
+/// Why the cores cannot start. Each is one line that says what to do.
+#[derive(Debug)]
+pub enum LaunchError {
+    /// The choice names a CPU that the process may not use.
+    CpuNotAllowed { cpu: usize, allowed: Vec<usize> },
+    /// The choice is empty, names a CPU twice, or asks for more than there are.
+    BadChoice { asked: usize, allowed: Vec<usize> },
+    /// The CPUs that the process may use cannot be read.
+    Affinity(std::io::Error),
+    /// RLIMIT_NOFILE.
+    TooFewDescriptors { limit: u64, needed: u64 },
+    /// RLIMIT_MEMLOCK.
+    TooLittleLockedMemory { limit_bytes: u64 },
+    /// The kernel has no io_uring, or forbids it.
+    NoIoUring { reason: String, mend: &'static str },
+    /// An executor could not start, or a core ended by a panic.
+    Core { reason: String },
+}
+
+impl CoreChoice {
+    /// The CPUs chosen, in the order of cores.
+    pub fn cpus(&self) -> Result<Vec<usize>, LaunchError> {
+        let set =
+            rustix::thread::sched_getaffinity(None).map_err(|errno| LaunchError::Affinity(errno.into()))?;
+        let allowed: Vec<usize> = (0..rustix::thread::CpuSet::MAX_CPU)
+            .filter(|&cpu| set.is_set(cpu))
+            .collect();
+        self.among(allowed)
+    }
+
+    fn among(&self, allowed: Vec<usize>) -> Result<Vec<usize>, LaunchError> {
+        let chosen = match self {
+            CoreChoice::All => allowed.clone(),
+            CoreChoice::Count(count) => allowed.iter().copied().take(*count).collect(),
+            CoreChoice::List(cpus) => cpus.clone(),
+        };
+        let asked = match self {
+            CoreChoice::Count(count) => *count,
+            CoreChoice::All | CoreChoice::List(_) => chosen.len(),
+        };
+        if let Some(&cpu) = chosen.iter().find(|cpu| !allowed.contains(cpu)) {
+            return Err(LaunchError::CpuNotAllowed { cpu, allowed });
+        }
+        let twice = chosen
+            .iter()
+            .enumerate()
+            .any(|(at, cpu)| chosen[..at].contains(cpu));
+        if twice || chosen.is_empty() || chosen.len() != asked {
+            return Err(LaunchError::BadChoice { asked, allowed });
+        }
+        Ok(chosen)
+    }
+}
+
+/// Sees that `cores` cores can run here, and raises the soft limits of descriptors and locked memory
+/// as far as they go. Gives how many descriptors are left for connections.
+pub fn check_limits(cores: usize) -> Result<u64, LaunchError> {
+    let reserved = cores as u64 * (OPEN_SEGMENTS_MAX as u64 + DESCRIPTORS_PER_CORE);
+    let needed = reserved + DESCRIPTORS_BASE;
+    let limit = raise_limit(Resource::Nofile);
+    if limit < needed {
+        return Err(LaunchError::TooFewDescriptors { limit, needed });
+    }
+    let limit_bytes = raise_limit(Resource::Memlock);
+    if limit_bytes < LOCKED_BYTES_MIN {
+        return Err(LaunchError::TooLittleLockedMemory { limit_bytes });
+    }
+    check_io_uring()?;
+    Ok(limit - needed + DESCRIPTORS_BASE / 2)
+}
+
+/// Runs `body` on each of `cpus`, once per core, and returns when all are running.
+///
+/// Core `n` runs on the `n`th CPU. The volume stays locked until the last core has ended.
+pub fn launch<M, F, B>(cpus: &[usize], volume: Volume, body: F) -> Result<Cores, LaunchError>
+where
+    M: Send + Sync + 'static,
+    F: Fn(Machine<M>) -> B + Send + Clone + 'static,
+    B: Future<Output = ()> + 'static,
+{
+    // The signal mask is inherited: every executor and helper thread has it blocked too.
+    ::glommio::signal::block(&[libc::SIGTERM, libc::SIGINT]).map_err(core_error)?;
+    let shared = Shared {
+        cores: cpus.len(),
+        started: Instant::now(),
+        volume: Arc::new(volume),
+        connections: OpenConnections::new(cpus.len()),
+    };
+    let (running, runs) = mpsc::channel();
+    let mut handles = Vec::with_capacity(cpus.len());
+    for (ends, &cpu) in mesh::queues::<M>(cpus.len()).into_iter().zip(cpus) {
+        let (shared, body, running) = (shared.clone(), body.clone(), running.clone());
+        let handle = LocalExecutorBuilder::new(Placement::Fixed(cpu))
+            .name("weft-core")
+            .io_memory(ARENA_BYTES)
+            .ring_depth(RING_ENTRIES)
+            .preempt_timer(PREEMPT_AFTER)
+            .spin_before_park(Duration::ZERO)
+            .spawn(move || run_core(shared, ends, running, body))
+            .map_err(core_error)?;
+        handles.push(handle);
+    }
+    drop(running);
+    let cores = Cores { handles };
+    // Each core says once that it runs; one that cannot start ends its half of the channel unsaid.
+    if runs.iter().take(cpus.len()).count() < cpus.len() {
+        cores.join()?;
+        return Err(LaunchError::Core {
+            reason: "it ended before it ran".to_owned(),
+        });
+    }
+    Ok(cores)
+}
+
+impl Cores {
+    /// Waits until every core's body has completed.
+    pub fn join(self) -> Result<(), LaunchError> {
+        // All are waited for, and the first error told.
+        let ends: Vec<_> = self.handles.into_iter().map(ExecutorJoinHandle::join).collect();
+        ends.into_iter().try_for_each(|end| end.map_err(core_error))
+    }
+}
+
+/// What all cores are given alike.
+#[derive(Clone)]
+struct Shared {
+    cores: usize,
+    started: Instant,
+    volume: Arc<Volume>,
+    connections: OpenConnections,
+}
+
+async fn run_core<M, F, B>(shared: Shared, ends: Ends<M>, running: mpsc::Sender<()>, body: F)
+where
+    M: Send + Sync + 'static,
+    F: Fn(Machine<M>) -> B,
+    B: Future<Output = ()>,
+{
+    let core = ends.core();
+    let mesh = ends.connect().await;
+    let shape = shared.volume.shape();
+    let machine = Machine(Rc::new(Parts {
+        core,
+        cores: shared.cores,
+        started: shared.started,
+        disk: Disk::new(segments_dir(shared.volume.dir()), shape.segment_size_bytes),
+        volume: shared.volume,
+        mesh,
+        connections: shared.connections,
+    }));
+    if core == CoreId(0) {
+        ::glommio::spawn_local(watch_signals(machine.clone())).detach();
+    }
+    // The launcher may have given up, because another core could not start.
+    let _ = running.send(());
+    drop(running);
+    body(machine.clone()).await;
+    machine.0.mesh.end_with_the_others().await;
+}
+
+async fn watch_signals<M: Send + Sync + 'static>(machine: Machine<M>) {
+    let signals = ::glommio::signal::Signals::new(&[libc::SIGTERM, libc::SIGINT]);
+    let signals = signals.expect("a signalfd for two valid signals, after the descriptors were counted");
+    if signals.recv().await.is_ok() {
+        machine.shut_down();
+    }
+    if signals.recv().await.is_ok() {
+        std::process::exit(EXIT_INTERRUPTED);
+    }
+}
+
+/// Raises the soft limit to the hard one; gives the limit that then holds.
+fn raise_limit(resource: Resource) -> u64 {
+    let before = getrlimit(resource);
+    // Raising the soft limit needs no privilege; where it fails all the same, the old limit holds.
+    let _ = setrlimit(
+        resource,
+        Rlimit {
+            current: before.maximum,
+            maximum: before.maximum,
+        },
+    );
+    getrlimit(resource).current.unwrap_or(u64::MAX)
+}
+
+/// Makes the smallest executor there is, on a thread of its own, and lets it go.
+fn check_io_uring() -> Result<(), LaunchError> {
+    let probe = || {
+        let made = LocalExecutorBuilder::new(Placement::Unbound)
+            .io_memory(0)
+            .ring_depth(8)
+            .make();
+        made.map(drop).map_err(|error| error.to_string())
+    };
+    let reason = match thread::spawn(probe).join() {
+        Ok(Ok(())) => return Ok(()),
+        Ok(Err(reason)) => reason,
+        Err(_) => "the probe panicked".to_owned(),
+    };
+    let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
+    let mend = match disabled.trim() {
+        "1" | "2" => "sysctl -w kernel.io_uring_disabled=0",
+        _ => "in a container, docker run --security-opt seccomp=unconfined; else boot Linux 5.15 or later",
+    };
+    Err(LaunchError::NoIoUring { reason, mend })
+}
+
+fn core_error(error: GlommioError<()>) -> LaunchError {
+    LaunchError::Core {
+        reason: error.to_string(),
+    }
+}
+
+impl fmt::Display for LaunchError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LaunchError::CpuNotAllowed { cpu, allowed } => {
+                write!(
+                    f,
+                    "CPU {cpu} is not among those that this process may use: give --cores from {allowed:?}"
+                )
+            }
+            LaunchError::BadChoice { asked, allowed } => write!(
+                f,
+                "{asked} cores are asked for, of {} that this process may use, each at most once: give --cores 1 to {0}, or a list from {allowed:?}",
+                allowed.len()
+            ),
+            LaunchError::Affinity(source) => {
+                write!(f, "cannot read the CPUs that this process may use: {source}")
+            }
+            LaunchError::TooFewDescriptors { limit, needed } => write!(
+                f,
+                "at most {limit} open files are allowed, and {needed} are needed: ulimit -n {needed}, or LimitNOFILE={needed} in the systemd unit"
+            ),
+            LaunchError::TooLittleLockedMemory { limit_bytes } => write!(
+                f,
+                "only {} KiB of locked memory are allowed, and 512 are needed: ulimit -l 8192, or LimitMEMLOCK=8M in the systemd unit",
+                limit_bytes >> 10
+            ),
+            LaunchError::NoIoUring { reason, mend } => {
+                write!(f, "io_uring cannot be used ({reason}): {mend}")
+            }
+            LaunchError::Core { reason } => write!(f, "a core failed: {reason}"),
+        }
+    }
+}
+
+impl std::error::Error for LaunchError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cores_are_chosen_among_the_allowed() {
+        let allowed = vec![1, 3, 5];
+        for (choice, cpus) in [
+            (CoreChoice::All, Some(vec![1, 3, 5])),
+            (CoreChoice::Count(2), Some(vec![1, 3])),
+            (CoreChoice::List(vec![5, 1]), Some(vec![5, 1])),
+            (CoreChoice::Count(0), None),
+            (CoreChoice::Count(4), None),
+            (CoreChoice::List(vec![]), None),
+            (CoreChoice::List(vec![2]), None),
+            (CoreChoice::List(vec![1, 1]), None),
+        ] {
+            assert_eq!(choice.among(allowed.clone()).ok(), cpus, "{choice:?}");
+        }
+    }
+
+    #[test]
+    fn limits_suffice_for_one_core_and_never_for_a_million() {
+        assert!(check_limits(1).unwrap() > 0);
+        assert!(matches!(
+            check_limits(1 << 40),
+            Err(LaunchError::TooFewDescriptors { .. })
+        ));
+    }
+}

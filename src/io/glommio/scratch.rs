@@ -1,0 +1,54 @@
+//! What tests run on: directories, on the disk that holds the build and not in memory: direct I/O is the point.
+//!
+//! Tests that need several cores take two, and pass by if the machine has but one.
+//!
+//! A directory lives as long as its [`Scratch`].
+
+use super::{CoreChoice, Machine, Volume, launch};
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+pub(super) struct Scratch(PathBuf);
+
+impl Scratch {
+    /// Under `WEFT_TEST_DIR`, or else beside the test binary.
+    pub(super) fn new() -> Scratch {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!(
+            "weft-test-{}-{}",
+            std::process::id(),
+            COUNT.fetch_add(1, Ordering::Relaxed)
+        );
+        let base = std::env::var_os("WEFT_TEST_DIR")
+            .map(PathBuf::from)
+            .unwrap_or_else(|| {
+                let binary = std::env::current_exe().unwrap();
+                binary.parent().unwrap().to_owned()
+            });
+        let dir = base.join(unique);
+        std::fs::create_dir_all(&dir).unwrap();
+        Scratch(dir)
+    }
+
+    pub(super) fn dir(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Runs `body` on the first `cores` CPUs to its end.
+pub(super) fn run<M, F, B>(cores: usize, volume: Volume, body: F)
+where
+    M: Send + Sync + 'static,
+    F: Fn(Machine<M>) -> B + Send + Clone + 'static,
+    B: Future<Output = ()> + 'static,
+{
+    let cpus = CoreChoice::Count(cores).cpus().unwrap();
+    launch(&cpus, volume, body).unwrap().join().unwrap();
+}

@@ -1,0 +1,677 @@
+//! The data directory: who may use it, and the shape of the volume in it.
+//!
+//! Opened with plain blocking calls before any core starts, so that everything that can be wrong
+//! with the directory is one line on the terminal. What is in it:
+//!
+//! ```text
+//! DIR/weft.lock              flock'ed for as long as a daemon runs; holds its pid as text
+//! DIR/superblock             the layout below
+//! DIR/segments/%08x.seg      one segment each, at its full size
+//! DIR/segments/%08x.seg.new  a segment being made; removed at the next start
+//! ```
+//!
+//! The superblock is two identical copies of 4096 bytes, little-endian:
+//!
+//! | offset | bytes | field |
+//! | ---: | ---: | --- |
+//! | 0 | 8 | magic `WEFTSUPR` |
+//! | 8 | 4 | format version, 1 |
+//! | 12 | 4 | CRC-32 (IEEE) of all 4096 bytes with this field zero |
+//! | 16 | 16 | volume id, random |
+//! | 32 | 4 | segment size in bytes, a power of two |
+//! | 36 | 4 | segments that the capacity allows |
+//! | 40 | 4 | boot epoch: 1 at the first start |
+//! | 44 | 4052 | zero |
+//!
+//! It is replaced as a whole (temporary file, fsync, rename, fsync of the directory). Two copies
+//! because one bad sector must not make a whole volume unreadable.
+//!
+//! Invariant: a [`Volume`] that exists holds the lock, and its boot epoch is on stable storage and
+//! higher than that of any run before. A superblock that this version does not understand is left as
+//! it is.
+
+use crate::io::{SegmentId, VolumeShape};
+use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use std::fmt;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+/// Bytes of the smallest volume.
+pub const CAPACITY_BYTES_MIN: u64 = 256 << 20;
+/// A volume has about this many segments, until they reach their largest size.
+const SEGMENTS_AIM: u64 = 256;
+/// Segments of the largest volume: 16 PiB at the largest segment size.
+const SEGMENTS_MAX: u64 = 1 << 24;
+/// The default capacity, in per cent of what is free at the first start.
+const CAPACITY_DEFAULT_PERCENT: u64 = 80;
+
+const COPY_BYTES: usize = 4096;
+const MAGIC: &[u8; 8] = b"WEFTSUPR";
+const VERSION: u32 = 1;
+const VERSION_AT: usize = 8;
+const CRC_AT: usize = 12;
+const ID_AT: usize = 16;
+const SEGMENT_SIZE_AT: usize = 32;
+const SEGMENTS_MAX_AT: usize = 36;
+const EPOCH_AT: usize = 40;
+
+/// What makes one volume different from every other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct VolumeId(pub [u8; 16]);
+
+/// A data directory that this process has to itself.
+#[derive(Debug)]
+pub struct Volume {
+    dir: PathBuf,
+    superblock: Superblock,
+    // Held, never read: closing it gives the directory up.
+    _lock: File,
+}
+
+/// Why a data directory cannot be used. Each is one line that says what to do.
+#[derive(Debug)]
+pub enum VolumeError {
+    /// Another daemon holds the lock.
+    InUse { dir: PathBuf, pid: Option<u32> },
+    /// The file system refuses direct I/O.
+    NoDirectIo { dir: PathBuf, source: io::Error },
+    /// The device has polling queues, which would keep a core spinning while I/O is in flight.
+    PolledDevice { dir: PathBuf, device: String },
+    /// The capacity is under [`CAPACITY_BYTES_MIN`].
+    CapacityTooSmall { capacity_bytes: u64 },
+    /// The default capacity, a share of what is free, is under [`CAPACITY_BYTES_MIN`].
+    TooLittleFree { dir: PathBuf, free_bytes: u64 },
+    /// The capacity given is under what the volume already uses.
+    CapacityBelowUse { capacity_bytes: u64, used_bytes: u64 },
+    /// Written by a later version.
+    NewerVersion { path: PathBuf, version: u32 },
+    /// Neither copy of the superblock is whole.
+    Damaged { path: PathBuf },
+    /// There are segments, but no superblock.
+    SuperblockMissing { dir: PathBuf },
+    /// 2^32 starts.
+    EpochsExhausted { path: PathBuf },
+    /// A system call failed.
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Superblock {
+    id: VolumeId,
+    shape: VolumeShape,
+    boot_epoch: u32,
+}
+
+impl Volume {
+    /// Takes `dir` (made if missing) for this process, and raises its boot epoch by one.
+    ///
+    /// `capacity_bytes` is rounded down to whole segments. Without it a new volume gets 80 % of what
+    /// is free, and one that exists keeps what it has. The segment size is chosen once, at the first start.
+    pub fn open(dir: &Path, capacity_bytes: Option<u64>) -> Result<Volume, VolumeError> {
+        if let Some(capacity_bytes) = capacity_bytes.filter(|&bytes| bytes < CAPACITY_BYTES_MIN) {
+            return Err(VolumeError::CapacityTooSmall { capacity_bytes });
+        }
+        let segments_dir = segments_dir(dir);
+        fs::create_dir_all(&segments_dir).map_err(during("create", &segments_dir))?;
+        let lock = lock(dir)?;
+        check_direct_io(dir)?;
+        check_device_is_not_polled(dir)?;
+        let highest = sweep_segments(&segments_dir)?;
+
+        let path = dir.join("superblock");
+        let superblock = match read_superblock(&path)? {
+            Some(before) => before.next_boot(&path, capacity_bytes, highest)?,
+            None if highest.is_some() => return Err(VolumeError::SuperblockMissing { dir: dir.to_owned() }),
+            None => Superblock::first_boot(dir, capacity_bytes)?,
+        };
+        write_superblock(dir, &path, &superblock)?;
+        Ok(Volume {
+            dir: dir.to_owned(),
+            superblock,
+            _lock: lock,
+        })
+    }
+
+    /// The volume's identity, for as long as it exists.
+    pub fn id(&self) -> VolumeId {
+        self.superblock.id
+    }
+
+    /// Segment size and count.
+    pub fn shape(&self) -> VolumeShape {
+        self.superblock.shape
+    }
+
+    /// Bytes that the volume may grow to.
+    pub fn capacity_bytes(&self) -> u64 {
+        u64::from(self.superblock.shape.segments_max) * u64::from(self.superblock.shape.segment_size_bytes)
+    }
+
+    /// This run's epoch: higher than that of every run before.
+    pub fn boot_epoch(&self) -> u32 {
+        self.superblock.boot_epoch
+    }
+
+    /// The directory as it was given.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Superblock {
+    fn first_boot(dir: &Path, capacity_bytes: Option<u64>) -> Result<Superblock, VolumeError> {
+        let capacity_bytes = match capacity_bytes {
+            Some(bytes) => bytes,
+            None => default_capacity_bytes(dir)?,
+        };
+        let segment_size_bytes = segment_size_for(capacity_bytes);
+        let mut id = [0; 16];
+        let random = Path::new("/dev/urandom");
+        File::open(random)
+            .and_then(|mut file| file.read_exact(&mut id))
+            .map_err(during("read", random))?;
+        Ok(Superblock {
+            id: VolumeId(id),
+            shape: VolumeShape {
+                segment_size_bytes,
+                segments_max: segments_in(capacity_bytes, segment_size_bytes),
+            },
+            boot_epoch: 1,
+        })
+    }
+
+    fn next_boot(
+        mut self,
+        path: &Path,
+        capacity_bytes: Option<u64>,
+        highest: Option<SegmentId>,
+    ) -> Result<Superblock, VolumeError> {
+        self.boot_epoch = self
+            .boot_epoch
+            .checked_add(1)
+            .ok_or_else(|| VolumeError::EpochsExhausted {
+                path: path.to_owned(),
+            })?;
+        let Some(capacity_bytes) = capacity_bytes else {
+            return Ok(self);
+        };
+        let segments_max = segments_in(capacity_bytes, self.shape.segment_size_bytes);
+        if let Some(highest) = highest.filter(|highest| highest.0 >= segments_max) {
+            let used_bytes = (u64::from(highest.0) + 1) * u64::from(self.shape.segment_size_bytes);
+            return Err(VolumeError::CapacityBelowUse {
+                capacity_bytes,
+                used_bytes,
+            });
+        }
+        self.shape.segments_max = segments_max.max(1);
+        Ok(self)
+    }
+
+    fn encode(&self) -> [u8; COPY_BYTES] {
+        let mut copy = [0; COPY_BYTES];
+        copy[..8].copy_from_slice(MAGIC);
+        put_u32(&mut copy, VERSION_AT, VERSION);
+        copy[ID_AT..ID_AT + 16].copy_from_slice(&self.id.0);
+        put_u32(&mut copy, SEGMENT_SIZE_AT, self.shape.segment_size_bytes);
+        put_u32(&mut copy, SEGMENTS_MAX_AT, self.shape.segments_max);
+        put_u32(&mut copy, EPOCH_AT, self.boot_epoch);
+        let crc = crc32fast::hash(&copy);
+        put_u32(&mut copy, CRC_AT, crc);
+        copy
+    }
+
+    /// `None` for bytes that are not a whole superblock of this version.
+    fn decode(copy: &[u8; COPY_BYTES]) -> Option<Superblock> {
+        let mut unsigned = *copy;
+        put_u32(&mut unsigned, CRC_AT, 0);
+        let whole = copy.starts_with(MAGIC)
+            && get_u32(copy, VERSION_AT) == VERSION
+            && get_u32(copy, CRC_AT) == crc32fast::hash(&unsigned);
+        let segment_size_bytes = get_u32(copy, SEGMENT_SIZE_AT);
+        let segments_max = get_u32(copy, SEGMENTS_MAX_AT);
+        let sane = segment_size_bytes.is_power_of_two()
+            && (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_size_bytes)
+            && segments_max > 0;
+        let mut id = [0; 16];
+        id.copy_from_slice(&copy[ID_AT..ID_AT + 16]);
+        (whole && sane).then(|| Superblock {
+            id: VolumeId(id),
+            shape: VolumeShape {
+                segment_size_bytes,
+                segments_max,
+            },
+            boot_epoch: get_u32(copy, EPOCH_AT),
+        })
+    }
+}
+
+/// Where the segments of the volume in `dir` lie.
+pub(super) fn segments_dir(dir: &Path) -> PathBuf {
+    dir.join("segments")
+}
+
+/// The name of a segment's file.
+pub(super) fn segment_file_name(id: SegmentId) -> String {
+    format!("{id}.seg")
+}
+
+/// The segment that a file of this name holds; `None` for any other name.
+pub(super) fn segment_of_file_name(name: &str) -> Option<SegmentId> {
+    let digits = name.strip_suffix(".seg")?;
+    let id = SegmentId(u32::from_str_radix(digits, 16).ok()?);
+    (segment_file_name(id) == name).then_some(id)
+}
+
+/// The largest power of two that gives the capacity 256 segments, within what a segment may be.
+fn segment_size_for(capacity_bytes: u64) -> u32 {
+    let aim = capacity_bytes / SEGMENTS_AIM;
+    let power = if aim == 0 { 0 } else { 1u64 << aim.ilog2() };
+    power.clamp(u64::from(SEGMENT_BYTES_MIN), u64::from(SEGMENT_BYTES_MAX)) as u32
+}
+
+fn segments_in(capacity_bytes: u64, segment_size_bytes: u32) -> u32 {
+    (capacity_bytes / u64::from(segment_size_bytes)).min(SEGMENTS_MAX) as u32
+}
+
+fn default_capacity_bytes(dir: &Path) -> Result<u64, VolumeError> {
+    let stat = rustix::fs::statvfs(dir)
+        .map_err(io::Error::from)
+        .map_err(during("measure", dir))?;
+    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    let capacity_bytes = free_bytes / 100 * CAPACITY_DEFAULT_PERCENT;
+    if capacity_bytes < CAPACITY_BYTES_MIN {
+        return Err(VolumeError::TooLittleFree {
+            dir: dir.to_owned(),
+            free_bytes,
+        });
+    }
+    Ok(capacity_bytes)
+}
+
+fn lock(dir: &Path) -> Result<File, VolumeError> {
+    let path = dir.join("weft.lock");
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(during("open", &path))?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut text = String::new();
+            let read = (&file).take(16).read_to_string(&mut text);
+            let pid = read.ok().and_then(|_| text.trim().parse().ok());
+            return Err(VolumeError::InUse {
+                dir: dir.to_owned(),
+                pid,
+            });
+        }
+        Err(TryLockError::Error(source)) => return Err(during("lock", &path)(source)),
+    }
+    let pid = format!("{}\n", std::process::id());
+    file.set_len(0)
+        .and_then(|()| file.write_all_at(pid.as_bytes(), 0))
+        .map_err(during("write", &path))?;
+    Ok(file)
+}
+
+#[repr(align(4096))]
+struct Page([u8; 4096]);
+
+fn check_direct_io(dir: &Path) -> Result<(), VolumeError> {
+    let path = dir.join("direct-io.probe");
+    let page = Page([0; 4096]);
+    let tried = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .custom_flags(libc::O_DIRECT)
+        .open(&path)
+        .and_then(|file| file.write_all_at(&page.0, 0));
+    // Made by this function only, and of no use to anyone: a leftover is overwritten next time.
+    let _ = fs::remove_file(&path);
+    match tried {
+        Ok(()) => Ok(()),
+        Err(source) if source.raw_os_error() == Some(libc::EINVAL) => Err(VolumeError::NoDirectIo {
+            dir: dir.to_owned(),
+            source,
+        }),
+        Err(source) => Err(during("write", &path)(source)),
+    }
+}
+
+/// The runtime polls for completions on a device that has polling queues and is not rotational, and
+/// offers no way to say no.
+fn check_device_is_not_polled(dir: &Path) -> Result<(), VolumeError> {
+    let dev = fs::metadata(dir).map_err(during("stat", dir))?.dev();
+    let device = format!("{}:{}", rustix::fs::major(dev), rustix::fs::minor(dev));
+    let sys = PathBuf::from(format!("/sys/dev/block/{device}"));
+    let Ok(sys) = sys.canonicalize() else {
+        return Ok(());
+    };
+    // A partition's queue is its disk's.
+    let queue = [sys.join("queue"), sys.join("../queue")]
+        .into_iter()
+        .find(|queue| queue.is_dir());
+    let on = |attribute: &str| {
+        let text = queue
+            .as_ref()
+            .and_then(|queue| fs::read_to_string(queue.join(attribute)).ok());
+        text.is_some_and(|text| text.trim() != "0")
+    };
+    if on("io_poll") && !on("rotational") {
+        return Err(VolumeError::PolledDevice {
+            dir: dir.to_owned(),
+            device,
+        });
+    }
+    Ok(())
+}
+
+/// Removes segments that were being made when the last run ended; gives the highest id there is.
+fn sweep_segments(segments_dir: &Path) -> Result<Option<SegmentId>, VolumeError> {
+    let mut highest = None;
+    for entry in fs::read_dir(segments_dir).map_err(during("list", segments_dir))? {
+        let entry = entry.map_err(during("list", segments_dir))?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if let Some(id) = segment_of_file_name(name) {
+            highest = highest.max(Some(id));
+        } else if name.strip_suffix(".new").and_then(segment_of_file_name).is_some() {
+            fs::remove_file(entry.path()).map_err(during("remove", &entry.path()))?;
+        }
+    }
+    Ok(highest)
+}
+
+fn read_superblock(path: &Path) -> Result<Option<Superblock>, VolumeError> {
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(during("open", path)(error)),
+    };
+    let mut bytes = Vec::with_capacity(2 * COPY_BYTES);
+    file.take(2 * COPY_BYTES as u64)
+        .read_to_end(&mut bytes)
+        .map_err(during("read", path))?;
+    let (copies, _) = bytes.as_chunks::<COPY_BYTES>();
+    if let Some(superblock) = copies.iter().find_map(Superblock::decode) {
+        return Ok(Some(superblock));
+    }
+    let newer = copies
+        .iter()
+        .find(|copy| copy.starts_with(MAGIC) && get_u32(*copy, VERSION_AT) > VERSION);
+    match newer {
+        Some(copy) => Err(VolumeError::NewerVersion {
+            path: path.to_owned(),
+            version: get_u32(copy, VERSION_AT),
+        }),
+        None => Err(VolumeError::Damaged {
+            path: path.to_owned(),
+        }),
+    }
+}
+
+fn write_superblock(dir: &Path, path: &Path, superblock: &Superblock) -> Result<(), VolumeError> {
+    let new = path.with_extension("new");
+    let copy = superblock.encode();
+    let write = || -> io::Result<()> {
+        let mut file = File::create(&new)?;
+        file.write_all(&copy)?;
+        file.write_all(&copy)?;
+        file.sync_all()?;
+        fs::rename(&new, path)?;
+        // The segments directory may be new too: its entry is in the same directory.
+        File::open(dir)?.sync_all()
+    };
+    write().map_err(during("write", path))
+}
+
+fn during(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> VolumeError {
+    let path = path.to_owned();
+    move |source| VolumeError::Io { doing, path, source }
+}
+
+fn put_u32(bytes: &mut [u8; COPY_BYTES], at: usize, value: u32) {
+    bytes[at..at + 4].copy_from_slice(&value.to_le_bytes());
+}
+
+fn get_u32(bytes: &[u8; COPY_BYTES], at: usize) -> u32 {
+    u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]])
+}
+
+impl fmt::Display for VolumeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const MIB: u64 = 1 << 20;
+        match self {
+            VolumeError::InUse { dir, pid: Some(pid) } => {
+                write!(f, "{} is in use by another weft (pid {pid})", dir.display())
+            }
+            VolumeError::InUse { dir, pid: None } => {
+                write!(f, "{} is in use by another weft", dir.display())
+            }
+            VolumeError::NoDirectIo { dir, source } => write!(
+                f,
+                "the file system of {} refuses direct I/O ({source}): use a directory on ext4 or XFS",
+                dir.display()
+            ),
+            VolumeError::PolledDevice { dir, device } => write!(
+                f,
+                "the device of {} ({device}) has polling queues, which weft does not use: boot without nvme.poll_queues",
+                dir.display()
+            ),
+            VolumeError::CapacityTooSmall { capacity_bytes } => write!(
+                f,
+                "a capacity of {} MiB is too small: give --capacity 256MiB or more",
+                capacity_bytes / MIB
+            ),
+            VolumeError::TooLittleFree { dir, free_bytes } => write!(
+                f,
+                "only {} MiB are free in {}: a volume needs 256 MiB, and takes 80 % of what is free unless --capacity is given",
+                free_bytes / MIB,
+                dir.display()
+            ),
+            VolumeError::CapacityBelowUse {
+                capacity_bytes,
+                used_bytes,
+            } => write!(
+                f,
+                "a capacity of {} MiB is less than the volume has segments for: give --capacity {}MiB or more",
+                capacity_bytes / MIB,
+                used_bytes / MIB
+            ),
+            VolumeError::NewerVersion { path, version } => write!(
+                f,
+                "{} has format version {version}, this weft knows {VERSION}: use the weft that wrote it, or a later one",
+                path.display()
+            ),
+            VolumeError::Damaged { path } => write!(
+                f,
+                "{} is damaged in both copies: restore it from a backup; nothing was changed",
+                path.display()
+            ),
+            VolumeError::SuperblockMissing { dir } => write!(
+                f,
+                "{0}/segments holds data but {0}/superblock is missing: restore it from a backup; nothing was changed",
+                dir.display()
+            ),
+            VolumeError::EpochsExhausted { path } => {
+                write!(f, "{} has counted 2^32 starts", path.display())
+            }
+            VolumeError::Io { doing, path, source } => {
+                write!(f, "cannot {doing} {}: {source}", path.display())
+            }
+        }
+    }
+}
+
+impl std::error::Error for VolumeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::glommio::scratch::Scratch;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn segment_size_follows_capacity() {
+        for (capacity_bytes, segment_size_bytes) in [
+            (256 * MIB, 1 << 20),
+            (511 * MIB, 1 << 20),
+            (512 * MIB, 2 << 20),
+            (100 << 30, 256 << 20),
+            (256 << 30, 1 << 30),
+            (2 << 40, 1 << 30),
+        ] {
+            assert_eq!(
+                segment_size_for(capacity_bytes),
+                segment_size_bytes,
+                "{capacity_bytes}"
+            );
+        }
+    }
+
+    #[test]
+    fn epoch_rises_and_identity_stays() {
+        let scratch = Scratch::new();
+        let first = Volume::open(scratch.dir(), Some(256 * MIB)).unwrap();
+        let (id, shape) = (first.id(), first.shape());
+        assert_eq!(first.boot_epoch(), 1);
+        assert_eq!(
+            shape,
+            VolumeShape {
+                segment_size_bytes: 1 << 20,
+                segments_max: 256
+            }
+        );
+        drop(first);
+        let second = Volume::open(scratch.dir(), None).unwrap();
+        assert_eq!((second.boot_epoch(), second.id(), second.shape()), (2, id, shape));
+    }
+
+    #[test]
+    fn second_open_is_refused() {
+        let scratch = Scratch::new();
+        let _first = Volume::open(scratch.dir(), Some(256 * MIB)).unwrap();
+        let refused = Volume::open(scratch.dir(), None).unwrap_err();
+        assert!(matches!(refused, VolumeError::InUse { pid: Some(pid), .. } if pid == std::process::id()));
+        assert!(refused.to_string().contains(scratch.dir().to_str().unwrap()));
+    }
+
+    #[test]
+    fn capacity_grows_keeps_segment_size_and_never_drops_a_segment() {
+        let scratch = Scratch::new();
+        drop(Volume::open(scratch.dir(), Some(512 * MIB)).unwrap());
+        let grown = Volume::open(scratch.dir(), Some(2048 * MIB)).unwrap();
+        assert_eq!(
+            grown.shape(),
+            VolumeShape {
+                segment_size_bytes: 2 << 20,
+                segments_max: 1024
+            }
+        );
+        drop(grown);
+        File::create(segments_dir(scratch.dir()).join("000001ff.seg")).unwrap();
+        assert_eq!(
+            Volume::open(scratch.dir(), Some(1024 * MIB))
+                .unwrap()
+                .shape()
+                .segments_max,
+            512
+        );
+        let refused = Volume::open(scratch.dir(), Some(1022 * MIB)).unwrap_err();
+        assert!(
+            matches!(refused, VolumeError::CapacityBelowUse { used_bytes, .. } if used_bytes == 1024 * MIB)
+        );
+    }
+
+    #[test]
+    fn too_small_a_capacity_is_refused_before_anything_is_made() {
+        let scratch = Scratch::new();
+        let dir = scratch.dir().join("volume");
+        let refused = Volume::open(&dir, Some(255 * MIB)).unwrap_err();
+        assert!(matches!(refused, VolumeError::CapacityTooSmall { .. }));
+        assert!(!dir.exists());
+    }
+
+    #[test]
+    fn half_made_segments_are_swept() {
+        let scratch = Scratch::new();
+        drop(Volume::open(scratch.dir(), Some(256 * MIB)).unwrap());
+        let half = segments_dir(scratch.dir()).join("00000007.seg.new");
+        File::create(&half).unwrap();
+        drop(Volume::open(scratch.dir(), None).unwrap());
+        assert!(!half.exists());
+    }
+
+    #[test]
+    fn either_copy_of_the_superblock_will_do() {
+        let scratch = Scratch::new();
+        let path = scratch.dir().join("superblock");
+        drop(Volume::open(scratch.dir(), Some(256 * MIB)).unwrap());
+        for (at, epoch) in [(20, 2), (COPY_BYTES + 20, 3)] {
+            let mut bytes = fs::read(&path).unwrap();
+            bytes[at] ^= 1;
+            fs::write(&path, bytes).unwrap();
+            assert_eq!(Volume::open(scratch.dir(), None).unwrap().boot_epoch(), epoch);
+        }
+    }
+
+    #[test]
+    fn damaged_newer_and_missing_superblocks_are_refused_untouched() {
+        let scratch = Scratch::new();
+        let path = scratch.dir().join("superblock");
+        drop(Volume::open(scratch.dir(), Some(256 * MIB)).unwrap());
+        let good = fs::read(&path).unwrap();
+
+        let mut newer = good.clone();
+        newer[VERSION_AT] = 2;
+        newer[COPY_BYTES + VERSION_AT] = 2;
+        let mut damaged = good.clone();
+        damaged[ID_AT] ^= 1;
+        damaged[COPY_BYTES + EPOCH_AT] ^= 1;
+        for bytes in [newer, damaged, good[..100].to_vec(), Vec::new()] {
+            fs::write(&path, &bytes).unwrap();
+            let refused = Volume::open(scratch.dir(), None).unwrap_err();
+            assert!(
+                matches!(
+                    refused,
+                    VolumeError::NewerVersion { version: 2, .. } | VolumeError::Damaged { .. }
+                ),
+                "{refused}"
+            );
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+
+        fs::remove_file(&path).unwrap();
+        File::create(segments_dir(scratch.dir()).join("00000000.seg")).unwrap();
+        let refused = Volume::open(scratch.dir(), None).unwrap_err();
+        assert!(matches!(refused, VolumeError::SuperblockMissing { .. }));
+    }
+
+    #[test]
+    fn superblock_bytes_are_as_documented() {
+        let superblock = Superblock {
+            id: VolumeId(*b"0123456789abcdef"),
+            shape: VolumeShape {
+                segment_size_bytes: 1 << 20,
+                segments_max: 300,
+            },
+            boot_epoch: 7,
+        };
+        let copy = superblock.encode();
+        assert_eq!(&copy[..12], b"WEFTSUPR\x01\0\0\0");
+        assert_eq!(&copy[16..44], b"0123456789abcdef\0\0\x10\0\x2c\x01\0\0\x07\0\0\0");
+        assert!(copy[44..].iter().all(|&byte| byte == 0));
+        assert_eq!(Superblock::decode(&copy), Some(superblock));
+    }
+}
