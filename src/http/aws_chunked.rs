@@ -443,3 +443,350 @@ fn parse_trailer(text: &[u8]) -> Result<Trailer, AwsChunkedError> {
         value: value.to_owned(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const UNSIGNED: Expect = Expect {
+        signed: false,
+        trailers: true,
+    };
+    const SIGNED: Expect = Expect {
+        signed: true,
+        trailers: false,
+    };
+    const SIGNED_TRAILERS: Expect = Expect {
+        signed: true,
+        trailers: true,
+    };
+    const PLAIN: Expect = Expect {
+        signed: false,
+        trailers: false,
+    };
+
+    fn signature(digit: char) -> String {
+        digit.to_string().repeat(SIGNATURE_DIGITS)
+    }
+
+    /// Feeds `body` in pieces of `piece_bytes`, then closes; data that was cut is joined into text such as
+    /// `head 5 data hello end trailer a=b signed c done`.
+    fn decode(
+        body: &[u8],
+        expect: Expect,
+        declared: Option<u64>,
+        piece_bytes: usize,
+    ) -> Result<String, AwsChunkedError> {
+        let mut decoder = AwsChunkedDecoder::new(expect, declared);
+        let mut seen = String::new();
+        let mut in_data = false;
+        let mut pieces = body.chunks(piece_bytes);
+        let mut input: &[u8] = &[];
+        loop {
+            let step = decoder.step(input)?;
+            let was_in_data = std::mem::replace(&mut in_data, matches!(step.item, Item::Data(_)));
+            let text = match step.item {
+                Item::NeedMore => {
+                    assert_eq!(step.consumed, input.len(), "NeedMore leaves nothing");
+                    in_data = was_in_data;
+                    input = pieces.next().unwrap_or_else(|| {
+                        decoder.close();
+                        &[]
+                    });
+                    continue;
+                }
+                Item::ChunkHead {
+                    size,
+                    signature: None,
+                } => format!("head {size:x} "),
+                Item::ChunkHead {
+                    size,
+                    signature: Some(text),
+                } => format!("head {size:x} {} ", char::from(text[0])),
+                Item::Data(range) => {
+                    assert!(!range.is_empty() && range.end == step.consumed);
+                    let text = input[range].escape_ascii().to_string();
+                    if was_in_data { text } else { format!("data {text}") }
+                }
+                Item::ChunkEnd => if was_in_data { " end " } else { "end " }.to_owned(),
+                Item::Trailer(trailer) => format!("trailer {}={} ", trailer.name, trailer.value),
+                Item::TrailerSignature(text) => format!("signed {} ", char::from(text[0])),
+                Item::End if step.consumed == input.len() => {
+                    for piece in pieces.by_ref() {
+                        decoder.step(piece)?;
+                    }
+                    return Ok(seen + "done");
+                }
+                Item::End => String::new(),
+            };
+            seen.push_str(&text);
+            input = &input[step.consumed..];
+        }
+    }
+
+    /// The result of `body`, the same however it is split.
+    fn decode_all_ways(body: &str, expect: Expect, declared: Option<u64>) -> Result<String, AwsChunkedError> {
+        let whole = decode(body.as_bytes(), expect, declared, body.len().max(1));
+        for piece_bytes in 1..body.len().min(200) {
+            let pieces = decode(body.as_bytes(), expect, declared, piece_bytes);
+            assert_eq!(pieces, whole, "in pieces of {piece_bytes}: {body:?}");
+        }
+        whole
+    }
+
+    fn accepted(body: &str, expect: Expect) -> String {
+        decode_all_ways(body, expect, None).expect(body)
+    }
+
+    fn refusal(body: &str, expect: Expect) -> AwsChunkedError {
+        decode_all_ways(body, expect, None).expect_err(body)
+    }
+
+    #[test]
+    fn every_clients_unsigned_trailer_is_read() {
+        let table = [
+            (
+                "botocore and the SDKs",
+                "0\r\nx-amz-checksum-crc32:AAAAAA==\r\n\r\n",
+            ),
+            ("minio-go", "0\r\nx-amz-checksum-crc32:AAAAAA==\n\r\n\r\n"),
+            (
+                "the documentation, unsigned",
+                "0\r\nx-amz-checksum-crc32:AAAAAA==\n\r\n",
+            ),
+            ("LF alone", "0\r\nx-amz-checksum-crc32:AAAAAA==\n\n"),
+            ("no last CRLF", "0\r\nx-amz-checksum-crc32:AAAAAA==\r\n"),
+            ("no line end", "0\r\nx-amz-checksum-crc32:AAAAAA=="),
+            (
+                "whitespace and case",
+                "0\r\nX-Amz-Checksum-CRC32 : AAAAAA== \r\n\r\n",
+            ),
+        ];
+        for (client, end) in table {
+            let seen = accepted(&format!("5\r\nhello\r\n{end}"), UNSIGNED);
+            assert_eq!(
+                seen, "head 5 data hello end head 0 end trailer x-amz-checksum-crc32=AAAAAA== done",
+                "{client}"
+            );
+        }
+    }
+
+    #[test]
+    fn every_clients_signed_trailer_is_read() {
+        let (a, b, c) = (signature('a'), signature('b'), signature('c'));
+        for line_end in ["\r\n", "\n", "\n\r\n"] {
+            for end in ["\r\n\r\n", "\r\n", "\n\r\n", "\n\r\n\r\n", ""] {
+                let body = format!(
+                    "2;chunk-signature={a}\r\nhi\r\n0;chunk-signature={b}\r\nx-amz-checksum-crc32c:sOO8/Q=={line_end}\
+                     x-amz-trailer-signature:{c}{end}"
+                );
+                assert_eq!(
+                    accepted(&body, SIGNED_TRAILERS),
+                    "head 2 a data hi end head 0 b end trailer x-amz-checksum-crc32c=sOO8/Q== signed c done"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn the_last_line_end_may_be_missing_without_trailers() {
+        let b = signature('b');
+        for end in ["\r\n", ""] {
+            assert_eq!(
+                accepted(&format!("1\r\nx\r\n0\r\n{end}"), PLAIN),
+                "head 1 data x end head 0 end done"
+            );
+            assert_eq!(
+                accepted(&format!("0;chunk-signature={b}\r\n{end}"), SIGNED),
+                "head 0 b end done"
+            );
+            // SDK for JavaScript v3 announces trailers and sends none when it has no checksum.
+            assert_eq!(accepted(&format!("0\r\n{end}"), UNSIGNED), "head 0 end done");
+        }
+        for end in ["\r", "\n", "x", "\r\n\r\n", "a:b\r\n\r\n"] {
+            let error = refusal(&format!("0\r\n{end}"), PLAIN);
+            assert!(
+                matches!(
+                    error,
+                    AwsChunkedError::MalformedTrailer
+                        | AwsChunkedError::TrailingBytes
+                        | AwsChunkedError::Incomplete
+                ),
+                "{end:?} {error:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn several_trailers_come_in_order_and_are_hashed_so() {
+        let seen = accepted("0\r\nB: 2\r\na:1\n\r\nempty:\r\n\r\n", UNSIGNED);
+        assert_eq!(seen, "head 0 end trailer b=2 trailer a=1 trailer empty= done");
+        let mut hashed = Vec::new();
+        Trailer {
+            name: "b".into(),
+            value: "2".into(),
+        }
+        .write_canonical(&mut hashed);
+        Trailer {
+            name: "a".into(),
+            value: "1".into(),
+        }
+        .write_canonical(&mut hashed);
+        assert_eq!(hashed, b"b:2\na:1\n");
+    }
+
+    #[test]
+    fn chunk_heads_are_strict() {
+        use AwsChunkedError::*;
+        let a = signature('a');
+        let short = &a[1..];
+        let table = [
+            ("\r\n".to_owned(), PLAIN, MalformedChunkHead),
+            ("g\r\n".to_owned(), PLAIN, MalformedChunkHead),
+            (" 1\r\n".to_owned(), PLAIN, MalformedChunkHead),
+            ("1 \r\n".to_owned(), PLAIN, MalformedChunkHead),
+            ("-1\r\n".to_owned(), PLAIN, MalformedChunkHead),
+            ("1\nx\r\n".to_owned(), PLAIN, MalformedChunkHead),
+            ("1;\r\n".to_owned(), PLAIN, MalformedChunkHead),
+            ("1;name=value\r\n".to_owned(), PLAIN, MalformedChunkHead),
+            ("00000000000000001\r\n".to_owned(), PLAIN, MalformedChunkHead),
+            (format!("1;chunk-signature={a}\r\n"), PLAIN, MalformedChunkHead),
+            ("1\r\n".to_owned(), SIGNED, MalformedChunkHead),
+            (
+                format!("1;chunk-signature={short}\r\n"),
+                SIGNED,
+                MalformedChunkHead,
+            ),
+            (format!("1;chunk-signature={a}a\r\n"), SIGNED, MalformedChunkHead),
+            (
+                format!("1;chunk-signature={short}g\r\n"),
+                SIGNED,
+                MalformedChunkHead,
+            ),
+            (format!("1; chunk-signature={a}\r\n"), SIGNED, MalformedChunkHead),
+            (
+                format!("1;chunk-signature={a};chunk-signature={a}\r\n"),
+                SIGNED,
+                MalformedChunkHead,
+            ),
+            (format!(";chunk-signature={a}\r\n"), SIGNED, MalformedChunkHead),
+            (
+                format!("{}\r\n", "0".repeat(CHUNK_HEAD_BYTES_MAX)),
+                PLAIN,
+                ChunkHeadTooLong,
+            ),
+            ("ffffffffffffffff\r\n".to_owned(), PLAIN, TooLarge),
+            ("140000001\r\n".to_owned(), PLAIN, TooLarge),
+            ("1\r\nxy\r\n".to_owned(), PLAIN, MalformedChunkEnd),
+            ("1\r\nx\n".to_owned(), PLAIN, MalformedChunkEnd),
+            ("1\r\nx\ry".to_owned(), PLAIN, MalformedChunkEnd),
+        ];
+        for (body, expect, error) in table {
+            assert_eq!(refusal(&body, expect), error, "{body:?}");
+        }
+    }
+
+    #[test]
+    fn trailers_are_strict() {
+        use AwsChunkedError::*;
+        let c = signature('c');
+        let table = [
+            ("no colon\r\n\r\n".to_owned(), UNSIGNED, MalformedTrailer),
+            (":value\r\n\r\n".to_owned(), UNSIGNED, MalformedTrailer),
+            ("a b:value\r\n\r\n".to_owned(), UNSIGNED, MalformedTrailer),
+            ("a:b\rc\r\n\r\n".to_owned(), UNSIGNED, MalformedTrailer),
+            ("a:b\r\r\n\r\n".to_owned(), UNSIGNED, MalformedTrailer),
+            ("a:\0\r\n\r\n".to_owned(), UNSIGNED, MalformedTrailer),
+            ("a:é\r\n\r\n".to_owned(), UNSIGNED, MalformedTrailer),
+            ("0\r\na:b\r\n\r\n".to_owned(), UNSIGNED, MalformedTrailer),
+            (
+                format!("x-amz-trailer-signature:{c}\r\n\r\n"),
+                UNSIGNED,
+                MalformedTrailer,
+            ),
+            (
+                "x-amz-trailer-signature:abc\r\n\r\n".to_owned(),
+                SIGNED_TRAILERS,
+                MalformedTrailer,
+            ),
+            (
+                format!("x-amz-trailer-signature:{c}\r\na:b\r\n\r\n"),
+                SIGNED_TRAILERS,
+                MalformedTrailer,
+            ),
+            ("a:b\r\n\r\n".to_owned(), SIGNED_TRAILERS, MissingTrailerSignature),
+            ("".to_owned(), SIGNED_TRAILERS, MissingTrailerSignature),
+            ("a:b\r\n\r\nc:d\r\n\r\n".to_owned(), UNSIGNED, TrailingBytes),
+            ("a:b\n\r\n\r\n\r\n".to_owned(), UNSIGNED, TrailingBytes),
+            ("a:b\r\n".repeat(TRAILERS_MAX + 1), UNSIGNED, TrailerTooLarge),
+            (
+                format!("a:{}\r\n", "x".repeat(TRAILER_BYTES_MAX)),
+                UNSIGNED,
+                TrailerTooLarge,
+            ),
+        ];
+        for (trailers, expect, error) in table {
+            let head = match expect.signed {
+                true => format!("0;chunk-signature={c}\r\n"),
+                false => "0\r\n".to_owned(),
+            };
+            assert_eq!(
+                refusal(&format!("{head}{trailers}"), expect),
+                error,
+                "{trailers:?}"
+            );
+        }
+        let most = format!("0\r\n{}\r\n", "a:b\r\n".repeat(TRAILERS_MAX));
+        assert!(accepted(&most, UNSIGNED).ends_with("trailer a=b done"));
+    }
+
+    #[test]
+    fn the_declared_length_is_held_to() {
+        use AwsChunkedError::*;
+        let body = "5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n";
+        assert!(decode_all_ways(body, PLAIN, Some(10)).is_ok());
+        assert_eq!(decode_all_ways(body, PLAIN, Some(9)), Err(MoreThanDeclared));
+        assert_eq!(decode_all_ways(body, PLAIN, Some(11)), Err(LessThanDeclared));
+        assert_eq!(
+            decode_all_ways("0\r\n\r\n", PLAIN, Some(0)).as_deref(),
+            Ok("head 0 end done")
+        );
+        // A chunk that says too much is refused before any of its data.
+        let mut decoder = AwsChunkedDecoder::new(PLAIN, Some(10));
+        assert_eq!(decoder.step(b"b\r\nx"), Err(MoreThanDeclared));
+        assert_eq!(decoder.step(b""), Err(MoreThanDeclared));
+    }
+
+    #[test]
+    fn chunks_together_may_not_pass_one_put() {
+        let mut decoder = AwsChunkedDecoder::new(PLAIN, None);
+        decoder.decoded_bytes = PUT_BYTES_MAX - 1;
+        assert_eq!(decoder.step(b"2\r\n"), Err(AwsChunkedError::TooLarge));
+    }
+
+    #[test]
+    fn a_body_cut_before_its_last_chunk_is_incomplete() {
+        let body = "5\r\nhello\r\n0\r\n";
+        for length in 0..body.len() {
+            assert_eq!(
+                refusal(&body[..length], PLAIN),
+                AwsChunkedError::Incomplete,
+                "at {length}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_declared_size_costs_nothing() {
+        let mut decoder = AwsChunkedDecoder::new(PLAIN, None);
+        decoder.step(b"140000000\r\n").unwrap();
+        assert_eq!(
+            decoder.step(b"x").unwrap(),
+            Step {
+                consumed: 1,
+                item: Item::Data(0..1)
+            }
+        );
+        assert_eq!(decoder.partial_line.capacity(), 0);
+    }
+}

@@ -206,3 +206,164 @@ impl ChunkedDecoder {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The payload, and what is left after the end; `None` if the body does not end.
+    type Decoded = Result<Option<(Vec<u8>, usize)>, BodyError>;
+
+    /// Feeds `body` in pieces of `piece_bytes`.
+    fn decode(body: &[u8], piece_bytes: usize) -> Decoded {
+        let mut decoder = ChunkedDecoder::new();
+        let mut payload = Vec::new();
+        let mut at = 0;
+        while at < body.len() {
+            let piece = &body[at..body.len().min(at + piece_bytes)];
+            let mut taken = 0;
+            loop {
+                let step = decoder.step(&piece[taken..])?;
+                let input = &piece[taken..];
+                taken += step.consumed;
+                match step.item {
+                    Item::NeedMore => break,
+                    Item::Data(range) => payload.extend_from_slice(&input[range]),
+                    Item::End => return Ok(Some((payload, body.len() - at - taken))),
+                }
+            }
+            assert_eq!(taken, piece.len(), "NeedMore leaves nothing");
+            at += piece.len();
+        }
+        Ok(None)
+    }
+
+    /// The result of `body`, the same however it is split.
+    fn decode_all_ways(body: &[u8]) -> Decoded {
+        let whole = decode(body, body.len().max(1));
+        for piece_bytes in 1..body.len().min(64) {
+            assert_eq!(decode(body, piece_bytes), whole, "in pieces of {piece_bytes}");
+        }
+        whole
+    }
+
+    #[test]
+    fn bodies_are_decoded_and_what_follows_is_left() {
+        // body, payload, bytes left
+        let table: [(&[u8], &[u8], usize); 8] = [
+            (b"0\r\n\r\n", b"", 0),
+            (b"5\r\nhello\r\n0\r\n\r\n", b"hello", 0),
+            (
+                b"5\r\nhello\r\n6\r\n world\r\n0\r\n\r\nGET / HTTP/1.1\r\n",
+                b"hello world",
+                16,
+            ),
+            (b"0000000000000005\r\n\r\n\0\r\n\r\n0\r\n\r\n", b"\r\n\0\r\n", 0),
+            (
+                b"a\r\n0123456789\r\nA\r\n0123456789\r\n00\r\n\r\n",
+                b"01234567890123456789",
+                0,
+            ),
+            (b"2;name=value;x=\"y z\"\r\nab\r\n0;e\r\n\r\n", b"ab", 0),
+            (b"0\r\nTrailer: value\r\nAnother: one\r\n\r\nx", b"", 1),
+            (b"0\r\n\r\n\r\n", b"", 2),
+        ];
+        for (body, payload, left) in table {
+            assert_eq!(
+                decode_all_ways(body),
+                Ok(Some((payload.to_vec(), left))),
+                "{}",
+                body.escape_ascii()
+            );
+        }
+    }
+
+    #[test]
+    fn malformed_bodies_are_refused() {
+        use BodyError::*;
+        let table: [(&[u8], BodyError); 21] = [
+            (b"\r\n", MalformedSize),
+            (b";x\r\n", MalformedSize),
+            (b"g\r\n", MalformedSize),
+            (b"-1\r\n", MalformedSize),
+            (b"+1\r\n", MalformedSize),
+            (b"0x1\r\n", MalformedSize),
+            (b" 1\r\n", MalformedSize),
+            (b"1 \r\n", MalformedSize),
+            (b"1\t\r\n", MalformedSize),
+            (b"1\n", MalformedSize),
+            (b"1\rx", MalformedSize),
+            (b"1;a\nb\r\n", MalformedSize),
+            (b"1;a\0\r\n", MalformedSize),
+            (b"00000000000000001\r\n", MalformedSize),
+            (b"8000000000000000\r\n", ChunkTooLarge),
+            (b"ffffffffffffffff\r\n", ChunkTooLarge),
+            (b"1\r\nab\r\n", MalformedChunkEnd),
+            (b"1\r\na\n", MalformedChunkEnd),
+            (b"1\r\na\r0", MalformedChunkEnd),
+            (b"0\r\nA: b\n\r\n", MalformedTrailer),
+            (b"0\r\n\n", MalformedTrailer),
+        ];
+        for (body, error) in table {
+            assert_eq!(decode_all_ways(body), Err(error), "{}", body.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_body_cut_anywhere_does_not_end() {
+        let body = b"5;ext\r\nhello\r\n0\r\nA: b\r\n\r\n";
+        for length in 0..body.len() {
+            assert_eq!(decode_all_ways(&body[..length]), Ok(None), "at {length}");
+        }
+    }
+
+    #[test]
+    fn a_declared_size_costs_nothing() {
+        let mut decoder = ChunkedDecoder::new();
+        let step = decoder.step(b"7fffffffffffffff\r\nx").unwrap();
+        assert_eq!(
+            step,
+            Step {
+                consumed: 19,
+                item: Item::Data(18..19)
+            }
+        );
+        assert_eq!(decoder.remaining, i64::MAX as u64 - 1);
+    }
+
+    #[test]
+    fn size_lines_and_trailers_are_bounded() {
+        let line = |length: usize| format!("1;{}\r\na\r\n0\r\n\r\n", "x".repeat(length)).into_bytes();
+        assert!(
+            decode_all_ways(&line(CHUNK_HEAD_BYTES_MAX - 2))
+                .unwrap()
+                .is_some()
+        );
+        assert_eq!(
+            decode_all_ways(&line(CHUNK_HEAD_BYTES_MAX - 1)),
+            Err(BodyError::SizeLineTooLong)
+        );
+        let trailers = |lines: usize| format!("0\r\n{}\r\n", "A: bcd\r\n".repeat(lines)).into_bytes();
+        assert!(decode(&trailers(TRAILER_BYTES_MAX / 8), 7).unwrap().is_some());
+        assert_eq!(
+            decode(&trailers(TRAILER_BYTES_MAX / 4), 7),
+            Err(BodyError::TrailerTooLarge)
+        );
+    }
+
+    #[test]
+    fn the_end_and_an_error_are_given_again() {
+        let mut decoder = ChunkedDecoder::new();
+        assert_eq!(decoder.step(b"0\r\n\r\n").unwrap().item, Item::End);
+        assert_eq!(
+            decoder.step(b"5\r\n"),
+            Ok(Step {
+                consumed: 0,
+                item: Item::End
+            })
+        );
+        let mut decoder = ChunkedDecoder::new();
+        assert_eq!(decoder.step(b"x"), Err(BodyError::MalformedSize));
+        assert_eq!(decoder.step(b"0\r\n\r\n"), Err(BodyError::MalformedSize));
+    }
+}

@@ -252,3 +252,128 @@ impl Moment {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn s3_dates_have_milliseconds() {
+        let table = [
+            (0, "1970-01-01T00:00:00.000Z"),
+            (1_255_369_830_000, "2009-10-12T17:50:30.000Z"),
+            (951_782_399_999, "2000-02-28T23:59:59.999Z"),
+            (951_782_400_001, "2000-02-29T00:00:00.001Z"),
+            (253_402_300_799_999, "9999-12-31T23:59:59.999Z"),
+        ];
+        for (unix_ms, text) in table {
+            assert_eq!(iso8601_ms(unix_ms).as_str(), text);
+        }
+        assert!(iso8601_ms(u64::MAX).as_str().starts_with("9999-12-31T23:59:59"));
+    }
+
+    #[test]
+    fn http_dates_are_those_of_httpdate_and_come_back() {
+        assert_eq!(http_date(784_111_777).as_str(), "Sun, 06 Nov 1994 08:49:37 GMT");
+        // A prime step over 8,000 years, so that every month, weekday and kind of year comes up.
+        for unix_s in (0..=UNIX_SECONDS_MAX).step_by(2_999_999 * 7 + 2) {
+            let text = http_date(unix_s);
+            assert_eq!(
+                text.as_str(),
+                httpdate::fmt_http_date(UNIX_EPOCH + Duration::from_secs(unix_s))
+            );
+            assert_eq!(parse_http_date(text.as_str()), Some(unix_s));
+            assert_eq!(
+                parse_iso8601(iso8601_ms(unix_s * 1000 + 1).as_str()),
+                Some(unix_s)
+            );
+        }
+        assert_eq!(http_date(u64::MAX).as_str(), "Fri, 31 Dec 9999 23:59:59 GMT");
+    }
+
+    #[test]
+    fn all_three_http_forms_are_read() {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-94 08:49:37 GMT",
+            "Sun Nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(parse_http_date(text), Some(784_111_777), "{text}");
+        }
+        for text in [
+            "",
+            "yesterday",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 32 Nov 1994 08:49:37 GMT",
+            "0",
+            "é",
+        ] {
+            assert_eq!(parse_http_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn the_date_is_made_again_when_the_second_changes() {
+        let mut cache = DateCache::default();
+        assert_eq!(cache.at(0), "Thu, 01 Jan 1970 00:00:00 GMT");
+        assert_eq!(cache.at(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+        assert_eq!(cache.at(784_111_778), "Sun, 06 Nov 1994 08:49:38 GMT");
+        assert_eq!(cache.at(784_111_777), "Sun, 06 Nov 1994 08:49:37 GMT");
+    }
+
+    #[test]
+    fn amz_dates_are_read_strictly() {
+        assert_eq!(parse_amz_date("20130524T000000Z"), Some(1_369_353_600));
+        assert_eq!(parse_amz_date("20240229T235959Z"), Some(1_709_251_199));
+        let wrong = [
+            "",
+            "20130524",
+            "20130524T000000",
+            "20130524t000000Z",
+            "20130524T000000z",
+            "20130524T0000000",
+            "2013-0524T00000Z",
+            "20130229T000000Z",
+            "20131301T000000Z",
+            "20130100T000000Z",
+            "20130101T240000Z",
+            "20130101T006000Z",
+            "20130101T000060Z",
+            "19691231T235959Z",
+            "+0130524T000000Z",
+            "2013052éT000000Z",
+        ];
+        for text in wrong {
+            assert_eq!(parse_amz_date(text), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn iso_dates_are_read_with_fraction_and_offset() {
+        let table = [
+            ("2009-10-12T17:50:30.000Z", Some(1_255_369_830)),
+            ("2009-10-12T17:50:30Z", Some(1_255_369_830)),
+            ("2009-10-12T17:50:30.123456789Z", Some(1_255_369_830)),
+            ("2009-10-12T19:50:30+02:00", Some(1_255_369_830)),
+            ("2009-10-12T12:20:30.5-05:30", Some(1_255_369_830)),
+            ("2009-10-12", Some(1_255_305_600)),
+            ("2009-10-12T17:50:30", None),
+            ("2009-10-12T17:50:30.Z", None),
+            ("2009-10-12T17:50Z", None),
+            ("2009-10-12 17:50:30Z", None),
+            ("2009-10-12T17:50:30+24:00", None),
+            ("2009-10-12T17:50:30+02:60", None),
+            ("2009-10-12T17:50:30Zx", None),
+            ("2009-02-29", None),
+            ("1970-01-01T00:00:00+00:01", None),
+            ("2009/10/12", None),
+            ("2009-1é-1", None),
+            ("", None),
+        ];
+        for (text, unix_s) in table {
+            assert_eq!(parse_iso8601(text), unix_s, "{text}");
+        }
+    }
+}

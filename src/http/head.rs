@@ -531,3 +531,402 @@ pub(super) fn is_token(name: &str) -> bool {
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || b"!#$%&'*+.^_`|~".contains(&byte))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOST: &str = "Host: h\r\n";
+
+    fn parse(text: &str) -> Result<Head, HeadError> {
+        let parsed = Head::parse(text.as_bytes())?;
+        Ok(parsed.expect("a complete head").0)
+    }
+
+    /// A head of HTTP/1.1 with a host and `fields`, each with its line end.
+    fn with_fields(fields: &str) -> Result<Head, HeadError> {
+        parse(&format!("PUT /b/k HTTP/1.1\r\n{HOST}{fields}\r\n"))
+    }
+
+    fn refusal(fields: &str) -> HeadError {
+        with_fields(fields).expect_err(fields)
+    }
+
+    fn target_refusal(target: &str) -> HeadError {
+        parse(&format!("GET {target} HTTP/1.1\r\n{HOST}\r\n")).expect_err(target)
+    }
+
+    #[test]
+    fn the_parts_of_a_request_are_found() {
+        let head = parse(
+            "PUT /bucket/a%20b?partNumber=1&uploadId=x HTTP/1.1\r\nHost: h:9000\r\nContent-Length: 12\r\n\
+             X-Amz-Meta-A:  first value \t\r\nx-amz-meta-a: second\r\nEmpty:\r\nExpect: 100-Continue\r\n\r\n",
+        )
+        .unwrap();
+        assert_eq!(head.method(), Method::Put);
+        assert_eq!(head.method_str(), "PUT");
+        assert_eq!(head.path(), "/bucket/a%20b");
+        assert_eq!(head.query(), "partNumber=1&uploadId=x");
+        assert_eq!(head.host(), Some("h:9000"));
+        assert_eq!(head.framing(), Framing::Length(12));
+        assert_eq!(head.header("X-AMZ-META-A"), Some(&b"first value"[..]));
+        assert_eq!(head.header_str("x-amz-meta-a"), Some("first value"));
+        assert_eq!(head.header_count("x-amz-meta-a"), 2);
+        assert_eq!(head.header("empty"), Some(&b""[..]));
+        assert_eq!(head.header("absent"), None);
+        assert_eq!(head.header_count("absent"), 0);
+        assert!(head.expects_continue() && head.keep_alive());
+        let names: Vec<&str> = head.headers().map(|field| field.0).collect();
+        assert_eq!(
+            names,
+            [
+                "host",
+                "content-length",
+                "x-amz-meta-a",
+                "x-amz-meta-a",
+                "empty",
+                "expect"
+            ]
+        );
+    }
+
+    #[test]
+    fn every_method_has_its_name() {
+        let methods = [
+            ("GET", Method::Get),
+            ("HEAD", Method::Head),
+            ("PUT", Method::Put),
+            ("POST", Method::Post),
+            ("DELETE", Method::Delete),
+            ("OPTIONS", Method::Options),
+            ("PATCH", Method::Other),
+            ("get", Method::Other),
+        ];
+        for (name, method) in methods {
+            let head = parse(&format!("{name} / HTTP/1.1\r\n{HOST}\r\n")).unwrap();
+            assert_eq!((head.method(), head.method_str()), (method, name));
+        }
+    }
+
+    #[test]
+    fn bytes_after_the_head_are_not_taken() {
+        let first = format!("GET /1 HTTP/1.1\r\n{HOST}\r\n");
+        let both = format!("{first}GET /2 HTTP/1.1\r\n{HOST}\r\n");
+        let (head, consumed) = Head::parse(both.as_bytes()).unwrap().unwrap();
+        assert_eq!((head.path(), consumed), ("/1", first.len()));
+        let (head, rest) = Head::parse(&both.as_bytes()[consumed..]).unwrap().unwrap();
+        assert_eq!((head.path(), consumed + rest), ("/2", both.len()));
+    }
+
+    #[test]
+    fn a_growing_buffer_gives_nothing_until_the_head_is_whole() {
+        let text = format!("\r\nGET /k?q HTTP/1.1\r\n{HOST}A: b\r\nContent-Length: 3\r\n\r\n");
+        for length in 0..text.len() {
+            assert!(
+                matches!(Head::parse(&text.as_bytes()[..length]), Ok(None)),
+                "at {length}"
+            );
+        }
+        assert_eq!(Head::parse(text.as_bytes()).unwrap().unwrap().1, text.len());
+    }
+
+    #[test]
+    fn targets_are_split() {
+        // target, path, query, host
+        let table = [
+            ("/", "/", "", "h"),
+            ("/?", "/", "", "h"),
+            ("/?a?b", "/", "a?b", "h"),
+            ("//a/../b", "//a/../b", "", "h"),
+            ("/%00%2e%2E\\\"<>", "/%00%2e%2E\\\"<>", "", "h"),
+            ("http://other:1/p?q", "/p", "q", "other:1"),
+            ("HTTPS://[::1]:9000", "/", "", "[::1]:9000"),
+            ("http://other?q", "/", "q", "other"),
+        ];
+        for (target, path, query, host) in table {
+            let head = parse(&format!("GET {target} HTTP/1.1\r\n{HOST}\r\n")).expect(target);
+            assert_eq!(
+                (head.path(), head.query(), head.host()),
+                (path, query, Some(host)),
+                "{target}"
+            );
+        }
+        let head = parse(&format!("OPTIONS * HTTP/1.1\r\n{HOST}\r\n")).unwrap();
+        assert_eq!(head.path(), "*");
+    }
+
+    #[test]
+    fn targets_of_other_forms_are_refused() {
+        for target in [
+            "*",
+            "k",
+            "?q",
+            "h:443",
+            "ftp://h/",
+            "http://",
+            "http:///k",
+            "http://u@h/",
+            "/k#f",
+            "/é",
+        ] {
+            assert_eq!(target_refusal(target), HeadError::BadTarget, "{target}");
+        }
+        assert_eq!(target_refusal("/a\tb"), HeadError::MalformedRequestLine);
+        assert_eq!(target_refusal("/a\0b"), HeadError::MalformedRequestLine);
+        assert_eq!(target_refusal("/a\x7fb"), HeadError::MalformedRequestLine);
+        assert_eq!(target_refusal("/a b"), HeadError::MalformedRequestLine);
+    }
+
+    #[test]
+    fn only_http_1_is_spoken() {
+        assert!(!parse("GET / HTTP/1.0\r\n\r\n").unwrap().keep_alive());
+        for version in ["HTTP/2.0", "HTTP/1.2", "HTTP/0.9", "HTTP/11"] {
+            let text = format!("GET / {version}\r\n{HOST}\r\n");
+            assert_eq!(
+                parse(&text).unwrap_err(),
+                HeadError::UnsupportedVersion,
+                "{version}"
+            );
+        }
+        for line in [
+            "GET /",
+            "GET / ",
+            "GET / http/1.1",
+            "GET  / HTTP/1.1",
+            " GET / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+        ] {
+            let error = parse(&format!("{line}\r\n{HOST}\r\n")).unwrap_err();
+            assert_eq!(error.status(), 400, "{line}");
+        }
+        assert_eq!(
+            Head::parse(b"\x16\x03\x01\x02\x00\x01").unwrap_err(),
+            HeadError::MalformedRequestLine
+        );
+    }
+
+    #[test]
+    fn a_few_empty_lines_before_a_request_are_skipped() {
+        for lines in ["", "\r\n", "\r\n\r\n"] {
+            assert_eq!(
+                parse(&format!("{lines}GET / HTTP/1.1\r\n{HOST}\r\n"))
+                    .unwrap()
+                    .path(),
+                "/"
+            );
+        }
+        for lines in ["\r\n\r\n\r\n", "\r", "\r\r\n"] {
+            let error = parse(&format!("{lines}GET / HTTP/1.1\r\n{HOST}\r\n")).unwrap_err();
+            assert_eq!(error.status(), 400);
+        }
+        assert_eq!(Head::parse(b"\nGET").unwrap_err(), HeadError::BareLineFeed);
+    }
+
+    #[test]
+    fn a_bare_line_feed_is_refused_wherever_it_stands() {
+        let whole = format!("GET / HTTP/1.1\r\n{HOST}A: b\r\nC: d\r\n\r\n");
+        let ends: Vec<usize> = whole.match_indices("\r\n").map(|found| found.0).collect();
+        for end in ends {
+            let mut text = whole.clone();
+            text.remove(end);
+            assert_eq!(parse(&text).unwrap_err(), HeadError::BareLineFeed, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn malformed_fields_are_refused() {
+        let fields = [
+            "A : b\r\n",
+            "A\t: b\r\n",
+            " A: b\r\n",
+            ": b\r\n",
+            "A\r\n",
+            "A(: b\r\n",
+            "A: b\r\n folded\r\n",
+            "A: b\r\n\tfolded\r\n",
+            "A: b\0c\r\n",
+            "A: b\rc\r\n",
+            "A: b\r\r\n",
+            "A: b\x7f\r\n",
+            "A: \x01\r\n",
+        ];
+        for field in fields {
+            assert_eq!(refusal(field), HeadError::MalformedField, "{field:?}");
+        }
+        assert_eq!(with_fields("A: é\tb\r\n").unwrap().header_str("a"), Some("é\tb"));
+    }
+
+    #[test]
+    fn content_length_is_digits_and_once() {
+        for (value, length) in [("0", 0), ("007", 7), ("9223372036854775807", i64::MAX as u64)] {
+            let head = with_fields(&format!("Content-Length: {value}\r\n")).unwrap();
+            assert_eq!(head.framing(), Framing::Length(length));
+        }
+        let values = [
+            "",
+            "+1",
+            "-1",
+            "1,1",
+            "1, 1",
+            "1 1",
+            "0x1",
+            "1.0",
+            "\t1",
+            "1\t",
+            "9223372036854775808",
+        ];
+        for value in values {
+            let error = refusal(&format!("Content-Length: {value}\r\n"));
+            assert_eq!(error, HeadError::BadContentLength, "{value:?}");
+        }
+        assert_eq!(
+            refusal("Content-Length: 1\r\ncontent-length: 2\r\n"),
+            HeadError::BadContentLength
+        );
+        assert_eq!(
+            refusal("Content-Length: 1\r\nCONTENT-LENGTH: 1\r\n"),
+            HeadError::BadContentLength
+        );
+        assert_eq!(
+            refusal("Content-Length: 99999999999999999999999\r\n"),
+            HeadError::BadContentLength
+        );
+    }
+
+    #[test]
+    fn transfer_encoding_is_chunked_and_once() {
+        assert_eq!(
+            with_fields("Transfer-Encoding: Chunked\r\n").unwrap().framing(),
+            Framing::Chunked
+        );
+        for value in [
+            "",
+            "gzip",
+            "identity",
+            "gzip, chunked",
+            "chunked, chunked",
+            "chunked;q=1",
+            "xchunked",
+            "\"chunked\"",
+        ] {
+            let error = refusal(&format!("Transfer-Encoding: {value}\r\n"));
+            assert_eq!(error, HeadError::UnknownTransferCoding, "{value:?}");
+        }
+        let fields = [
+            "Transfer-Encoding:\tchunked\r\n",
+            "Transfer-Encoding: chunked\t\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+        ];
+        for field in fields {
+            assert_eq!(refusal(field), HeadError::BadTransferEncoding, "{field:?}");
+        }
+        let old = parse("PUT / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(old.unwrap_err(), HeadError::BadTransferEncoding);
+    }
+
+    #[test]
+    fn two_framings_are_refused_in_either_order() {
+        let (length, chunked) = ("Content-Length: 3\r\n", "Transfer-Encoding: chunked\r\n");
+        assert_eq!(
+            refusal(&format!("{length}{chunked}")),
+            HeadError::AmbiguousFraming
+        );
+        assert_eq!(
+            refusal(&format!("{chunked}{length}")),
+            HeadError::AmbiguousFraming
+        );
+        assert_eq!(with_fields("").unwrap().framing(), Framing::None);
+    }
+
+    #[test]
+    fn http_1_1_has_one_host() {
+        assert_eq!(parse("GET / HTTP/1.1\r\n\r\n").unwrap_err(), HeadError::BadHost);
+        assert_eq!(
+            parse("GET http://h/ HTTP/1.1\r\n\r\n").unwrap_err(),
+            HeadError::BadHost
+        );
+        assert_eq!(parse("GET / HTTP/1.0\r\n\r\n").unwrap().host(), None);
+        assert_eq!(refusal("host: h\r\n"), HeadError::BadHost);
+        for host in ["a b", "a/b", "a@b", "a,\"", "é"] {
+            let error = parse(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap_err();
+            assert_eq!(error, HeadError::BadHost, "{host}");
+        }
+        for host in ["", "b.s3.local:9000", "[::1]:9000", "127.0.0.1"] {
+            let head = parse(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")).unwrap();
+            assert_eq!(head.host(), Some(host));
+        }
+    }
+
+    #[test]
+    fn connection_decides_whether_another_request_may_follow() {
+        // version, Connection, keep_alive
+        let table = [
+            ("1.1", "keep-alive", true),
+            ("1.1", "Close", false),
+            ("1.1", "foo, close", false),
+            ("1.1", "closed", true),
+            ("1.1", "close\r\nConnection: keep-alive", false),
+            ("1.0", "x", false),
+            ("1.0", "Keep-Alive", true),
+            ("1.0", "keep-alive, close", false),
+        ];
+        for (version, connection, keep_alive) in table {
+            let text = format!("GET / HTTP/{version}\r\n{HOST}Connection: {connection}\r\n\r\n");
+            assert_eq!(
+                parse(&text).unwrap().keep_alive(),
+                keep_alive,
+                "{version} {connection}"
+            );
+        }
+    }
+
+    #[test]
+    fn http_1_0_expects_nothing() {
+        let head = parse("PUT / HTTP/1.0\r\nExpect: 100-continue\r\n\r\n").unwrap();
+        assert!(!head.expects_continue());
+        assert!(!with_fields("Expect: other\r\n").unwrap().expects_continue());
+    }
+
+    #[test]
+    fn a_head_that_is_too_large_is_refused_whole_or_in_parts() {
+        let start = format!("GET / HTTP/1.1\r\n{HOST}A: ");
+        let exact = format!("{start}{}\r\n\r\n", "x".repeat(HEAD_BYTES_MAX - start.len() - 4));
+        assert_eq!(Head::parse(exact.as_bytes()).unwrap().unwrap().1, HEAD_BYTES_MAX);
+        let over = exact.replace("A: x", "A: xx");
+        for length in [HEAD_BYTES_MAX, HEAD_BYTES_MAX + 1] {
+            assert_eq!(
+                Head::parse(&over.as_bytes()[..length]).unwrap_err(),
+                HeadError::TooLarge
+            );
+        }
+        assert!(
+            Head::parse(&over.as_bytes()[..HEAD_BYTES_MAX - 1])
+                .unwrap()
+                .is_none()
+        );
+        let long_target = format!("GET /{}", "x".repeat(HEAD_BYTES_MAX));
+        assert_eq!(
+            Head::parse(long_target.as_bytes()).unwrap_err(),
+            HeadError::TargetTooLong
+        );
+    }
+
+    #[test]
+    fn the_hundredth_field_is_taken_and_the_next_refused() {
+        let fields = |count: usize| "A: b\r\n".repeat(count);
+        assert_eq!(
+            with_fields(&fields(HEADERS_MAX - 1)).unwrap().header_count("a"),
+            HEADERS_MAX - 1
+        );
+        assert_eq!(refusal(&fields(HEADERS_MAX)), HeadError::TooManyHeaders);
+    }
+
+    #[test]
+    fn errors_have_the_status_that_fits() {
+        assert_eq!(HeadError::TargetTooLong.status(), 414);
+        assert_eq!(HeadError::TooManyHeaders.status(), 431);
+        assert_eq!(HeadError::UnsupportedVersion.status(), 505);
+        assert_eq!(HeadError::UnknownTransferCoding.status(), 501);
+        assert_eq!(HeadError::AmbiguousFraming.status(), 400);
+    }
+}

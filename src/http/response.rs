@@ -140,3 +140,72 @@ fn reason(status: u16) -> &'static str {
         _ => "Unknown",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with_header(name: &str, value: &[u8]) -> Vec<u8> {
+        let mut out = Vec::new();
+        ResponseHead::begin(&mut out, 200).header(name, value).end();
+        out
+    }
+
+    #[test]
+    fn a_head_is_a_status_line_headers_and_an_empty_line() {
+        let mut out = b"before".to_vec();
+        ResponseHead::begin(&mut out, 206)
+            .header("Server", "weft")
+            .header_u64("Content-Length", 0)
+            .header_u64("X-Max", u64::MAX)
+            .end();
+        let text = "beforeHTTP/1.1 206 Partial Content\r\nServer: weft\r\nContent-Length: 0\r\n\
+                    X-Max: 18446744073709551615\r\n\r\n";
+        assert_eq!(out, text.as_bytes());
+    }
+
+    #[test]
+    fn a_value_cannot_end_its_line() {
+        let out = with_header("A", b"x\r\nSet-Cookie: y\n\r\n\r\nbody\0\x7f\t");
+        assert_eq!(
+            out,
+            b"HTTP/1.1 200 OK\r\nA: x%0D%0ASet-Cookie: y%0A%0D%0A%0D%0Abody%00%7F%09\r\n\r\n"
+        );
+        for byte in 0..=255 {
+            let out = with_header("A", &[b'a', byte, b'b']);
+            let controls = out.iter().filter(|byte| byte.is_ascii_control()).count();
+            assert_eq!(controls, 6, "byte {byte}");
+        }
+    }
+
+    #[test]
+    fn bytes_past_ascii_are_sent_as_they_are() {
+        assert_eq!(
+            with_header("A", "é".as_bytes()),
+            b"HTTP/1.1 200 OK\r\nA: \xc3\xa9\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_header_without_a_proper_name_is_dropped() {
+        for name in ["", "a b", "a:", "a\r\nb", "é"] {
+            assert_eq!(with_header(name, b"x"), b"HTTP/1.1 200 OK\r\n\r\n", "{name:?}");
+            let mut out = Vec::new();
+            ResponseHead::begin(&mut out, 200).header_u64(name, 1).end();
+            assert_eq!(out, b"HTTP/1.1 200 OK\r\n\r\n", "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_status_always_has_three_digits() {
+        for (status, line) in [
+            (404, "404 Not Found"),
+            (299, "299 Unknown"),
+            (7, "500 Internal Server Error"),
+        ] {
+            let mut out = Vec::new();
+            ResponseHead::begin(&mut out, status).end();
+            assert_eq!(out, format!("HTTP/1.1 {line}\r\n\r\n").as_bytes());
+        }
+    }
+}

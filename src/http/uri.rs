@@ -192,3 +192,116 @@ impl Query {
         self.pairs.is_empty()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pairs(raw: &str) -> Vec<(String, String)> {
+        let query = Query::parse(raw).expect(raw);
+        query
+            .iter()
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn paths_are_decoded_to_bytes_once() {
+        let table: [(&str, &[u8]); 8] = [
+            ("", b""),
+            ("/a/../b//", b"/a/../b//"),
+            ("/a+b", b"/a+b"),
+            ("/a%20b%2Fc%2fd", b"/a b/c/d"),
+            ("/%252e", b"/%2e"),
+            ("/%2e%2E", b"/.."),
+            ("/%00%ff%0A", b"/\0\xff\n"),
+            ("/%F0%9F%98%80", "/😀".as_bytes()),
+        ];
+        for (raw, decoded) in table {
+            assert_eq!(decode_path(raw).unwrap().as_ref(), decoded, "{raw}");
+        }
+        assert!(matches!(decode_path("/plain"), Ok(Cow::Borrowed(_))));
+    }
+
+    #[test]
+    fn broken_escapes_are_refused() {
+        for raw in [
+            "%", "%1", "%%20", "%g0", "%0g", "a%2", "% 20", "%+1", "%-1", "%2é",
+        ] {
+            assert_eq!(decode_path(raw), Err(UriError::BadEscape), "{raw}");
+            assert_eq!(Query::parse(raw).unwrap_err(), UriError::BadEscape, "{raw}");
+            assert_eq!(
+                Query::parse(&format!("a={raw}")).unwrap_err(),
+                UriError::BadEscape,
+                "{raw}"
+            );
+        }
+    }
+
+    #[test]
+    fn keys_are_encoded_as_listings_show_them() {
+        let mut out = String::new();
+        encode_key("aZ09-_.~/ +%*é\n".as_bytes(), &mut out);
+        assert_eq!(out, "aZ09-_.~/%20%2B%25%2A%C3%A9%0A");
+        out.clear();
+        encode_sigv4(b"a/b=c", Slash::Escape, &mut out);
+        assert_eq!(out, "a%2Fb%3Dc");
+    }
+
+    #[test]
+    fn every_byte_survives_encoding_and_decoding() {
+        let all: Vec<u8> = (0..=255).collect();
+        for slash in [Slash::Keep, Slash::Escape] {
+            let mut encoded = String::new();
+            encode_sigv4(&all, slash, &mut encoded);
+            assert_eq!(decode_path(&encoded).unwrap().as_ref(), all);
+        }
+    }
+
+    #[test]
+    fn queries_are_split_then_decoded() {
+        let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(pairs(""), []);
+        assert_eq!(pairs("&&"), []);
+        assert_eq!(pairs("uploads"), [pair("uploads", "")]);
+        assert_eq!(
+            pairs("a=1&b=2&a=3"),
+            [pair("a", "1"), pair("b", "2"), pair("a", "3")]
+        );
+        assert_eq!(pairs("a=b=c&=x"), [pair("a", "b=c"), pair("", "x")]);
+        assert_eq!(
+            pairs("p=a+b%2Bc%26d%3De&x%3D=y"),
+            [pair("p", "a b+c&d=e"), pair("x=", "y")]
+        );
+        assert_eq!(pairs("k=%E2%82%AC"), [pair("k", "€")]);
+    }
+
+    #[test]
+    fn a_query_is_asked_by_name_and_case() {
+        let query = Query::parse("uploads&prefix=a&prefix=b").unwrap();
+        assert_eq!(query.get("prefix"), Some("a"));
+        assert_eq!((query.get("uploads"), query.has("uploads")), (Some(""), true));
+        assert_eq!((query.get("Prefix"), query.has("x")), (None, false));
+        assert!(!query.is_empty() && Query::parse("").unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_query_that_is_not_utf8_is_refused() {
+        for raw in ["a=%ff", "%c3=%a9", "a=%c3&%a9=b", "a=%C3%28"] {
+            assert_eq!(Query::parse(raw).unwrap_err(), UriError::NotUtf8, "{raw}");
+        }
+    }
+
+    #[test]
+    fn queries_are_bounded() {
+        assert_eq!(pairs(&"a&".repeat(QUERY_PAIRS_MAX)).len(), QUERY_PAIRS_MAX);
+        assert_eq!(
+            Query::parse(&"a&".repeat(QUERY_PAIRS_MAX + 1)).unwrap_err(),
+            UriError::QueryTooLarge
+        );
+        assert_eq!(
+            Query::parse(&"a".repeat(HEAD_BYTES_MAX + 1)).unwrap_err(),
+            UriError::QueryTooLarge
+        );
+    }
+}
