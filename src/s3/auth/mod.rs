@@ -291,6 +291,229 @@ mod tests {
     }
 
     #[test]
+    fn published_examples_and_client_requests_pass() {
+        for (name, text) in SEEDS {
+            let (now, request) = Request::parse_seed(text);
+            let authenticated = request
+                .authenticate(now)
+                .unwrap_or_else(|e| panic!("{name}: {e:?}"));
+            assert_eq!(authenticated.access_key, ACCESS_KEY);
+            let in_query = name.contains("presigned");
+            assert_eq!(authenticated.placement == Placement::Query, in_query, "{name}");
+            assert_eq!(
+                authenticated.version == SignatureVersion::V2,
+                name.contains("-v2-"),
+                "{name}"
+            );
+            match (*name, authenticated.payload) {
+                (
+                    "aws-v4-chunked",
+                    Payload::Streaming {
+                        chunks: Some(_),
+                        trailer: false,
+                    },
+                )
+                | (
+                    "aws-v4-chunked-trailer",
+                    Payload::Streaming {
+                        chunks: Some(_),
+                        trailer: true,
+                    },
+                )
+                | (
+                    "boto-put-unsigned-trailer",
+                    Payload::Streaming {
+                        chunks: None,
+                        trailer: true,
+                    },
+                ) => {}
+                (_, Payload::Sha256(_)) => assert!(!in_query, "{name}"),
+                (_, Payload::Unsigned) => assert!(in_query || name.contains("-v2-"), "{name}"),
+                (_, other) => panic!("{name}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_signature_never_passes() {
+        for (name, text) in SEEDS {
+            let (now, request) = Request::parse_seed(text);
+            let in_query = request.query.contains("Signature=");
+            let marker = if name.contains("-v2-") && !in_query {
+                ":"
+            } else {
+                "Signature="
+            };
+            let sent = match in_query {
+                true => request.query.clone(),
+                false => request.value("authorization").unwrap(),
+            };
+            let start = sent.find(marker).unwrap() + marker.len();
+            let length = sent[start..].split('&').next().unwrap().len();
+            for at in start..start + length {
+                // One bit, and what is there instead of a character of another kind.
+                for other in [sent.as_bytes()[at] ^ 1, sent.as_bytes()[at] ^ 4, b'A', b'Z', b'-'] {
+                    let mut changed = sent.clone().into_bytes();
+                    changed[at] = other;
+                    let (Ok(changed), false) = (String::from_utf8(changed), other == sent.as_bytes()[at])
+                    else {
+                        continue;
+                    };
+                    let request = match in_query {
+                        true => request.clone().query(&changed),
+                        false => request.clone().set("authorization", &changed),
+                    };
+                    let result = request.authenticate(now);
+                    assert!(result.is_err(), "{name}: {changed}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_method_path_or_query_never_passes() {
+        for (name, text) in SEEDS {
+            let (now, request) = Request::parse_seed(text);
+            let mut changed = vec![Request {
+                method: "DELETE".into(),
+                ..request.clone()
+            }];
+            for path in [
+                format!("{}x", request.path),
+                format!("/x{}", request.path),
+                format!("{}/", request.path),
+                "/a/..".into(),
+            ] {
+                changed.push(Request {
+                    path,
+                    ..request.clone()
+                });
+            }
+            let parameters: &[&str] = if name.contains("-v2-") {
+                &["acl", "uploadId=x", "versionId=1"]
+            } else {
+                &["x", "acl", "prefix=K"]
+            };
+            for parameter in parameters {
+                if request.query.split('&').any(|sent| sent == *parameter) {
+                    continue;
+                }
+                changed.push(request.clone().query(&format!("{parameter}&{}", request.query)));
+                changed.push(request.clone().query(&format!("{}&{parameter}", request.query)));
+            }
+            for request in changed {
+                let result = request.authenticate(now);
+                assert_eq!(
+                    result.unwrap_err(),
+                    AuthError::SignatureDoesNotMatch,
+                    "{name}: {request:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_changed_missing_or_added_header_never_passes() {
+        for (name, text) in SEEDS {
+            let (now, request) = Request::parse_seed(text);
+            let signed: Vec<String> = match name.contains("-v2-") {
+                true => request
+                    .headers
+                    .iter()
+                    .map(|(name, _)| name.to_ascii_lowercase())
+                    .filter(|name| {
+                        canonical::is_amz(name) || ["content-type", "content-md5"].contains(&name.as_str())
+                    })
+                    .collect(),
+                false => {
+                    let all = format!(
+                        "{} {}",
+                        request.query.replace("%3B", ";"),
+                        request.value("authorization").unwrap_or_default()
+                    );
+                    let list = all.split("SignedHeaders=").nth(1).unwrap();
+                    list.split(['&', ',', ' '])
+                        .next()
+                        .unwrap()
+                        .split(';')
+                        .map(str::to_owned)
+                        .collect()
+                }
+            };
+            for header in &signed {
+                let value = request.value(header).unwrap();
+                assert!(
+                    request
+                        .clone()
+                        .set(header, &format!("{value}x"))
+                        .authenticate(now)
+                        .is_err(),
+                    "{name} {header}"
+                );
+                assert!(
+                    request.clone().without(header).authenticate(now).is_err(),
+                    "{name} {header}"
+                );
+                if header != "host" {
+                    assert!(
+                        request.clone().header(header, "x").authenticate(now).is_err()
+                            || header.starts_with("content-") && name.contains("-v2-"),
+                        "{name} {header}"
+                    );
+                }
+            }
+            for added in ["x-amz-copy-source", "X-Amz-Acl", "x-amz-", "x-amz-meta-x"] {
+                let error = request
+                    .clone()
+                    .header(added, "/b/k")
+                    .authenticate(now)
+                    .unwrap_err();
+                assert!(error.describe().1 == 403, "{name} {added}: {error:?}");
+            }
+            assert!(
+                request.clone().header("X-Other", "x").authenticate(now).is_ok(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn requests_are_good_for_a_quarter_of_an_hour() {
+        for (name, text) in SEEDS.iter().filter(|(name, _)| !name.contains("presigned")) {
+            let (now, request) = Request::parse_seed(text);
+            for late in [SKEW_S_MAX, -SKEW_S_MAX] {
+                assert!(request.authenticate(now + late).is_ok(), "{name}");
+                let error = request.authenticate(now + late + late.signum()).unwrap_err();
+                assert_eq!(error, AuthError::RequestTimeTooSkewed, "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_session_token_is_refused() {
+        for (name, text) in SEEDS {
+            let (now, request) = Request::parse_seed(text);
+            let error = request
+                .header("x-amz-security-token", "t")
+                .authenticate(now)
+                .unwrap_err();
+            assert_eq!(error, AuthError::InvalidToken, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_access_key_is_refused() {
+        for (name, text) in SEEDS {
+            let (now, request) = Request::parse_seed(&text.replace(ACCESS_KEY, "AKIAIOSFODNN7NOBODY"));
+            assert_eq!(
+                request.authenticate(now).unwrap_err(),
+                AuthError::InvalidAccessKeyId,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
     fn payload_claims() {
         let parse = PayloadClaim::parse;
         assert_eq!(parse(b"UNSIGNED-PAYLOAD"), Ok(PayloadClaim::Unsigned));
