@@ -3,6 +3,7 @@
 //! Everything here belongs to one core and is reached by its tasks alone. No borrow of a `RefCell` lives
 //! across an await.
 
+use crate::engine::body::BufferBudget;
 use crate::engine::buckets::BucketTable;
 use crate::engine::group_commit::CommitQueue;
 use crate::engine::message::{Message, Note, Outcome, Refusal, Reply, Request};
@@ -34,6 +35,7 @@ pub struct Core<I: Machine> {
     pub ledger: Ledger,
     pub reads: Rc<Reads>,
     pub counters: Counters,
+    pub buffers: BufferBudget,
     /// On the coordinator: which segments are free, and what lives in the others.
     pub space: RefCell<SpaceTable>,
     /// On the coordinator: one change of the set of buckets at a time.
@@ -76,6 +78,7 @@ impl<I: Machine> Core<I> {
             ledger: Ledger::default(),
             reads: Rc::default(),
             counters: Counters::default(),
+            buffers: BufferBudget::default(),
             space: RefCell::new(SpaceTable::new(shape.segments_max, io.cores())),
             bucket_changes: Mutex::new(()),
             assembly: RefCell::default(),
@@ -132,15 +135,21 @@ impl<I: Machine> Core<I> {
 
     /// Asks a core and waits for its reply.
     pub async fn call(self: &Rc<Self>, to: CoreId, request: Request) -> Reply {
-        let (sender, receiver) = oneshot::channel();
-        if to == self.io.core() {
-            self.serve(request, ReplyTo::Local(sender));
-        } else {
-            let id = self.next_call.get();
-            self.next_call.set(id + 1);
-            self.calls.borrow_mut().insert(id, sender);
-            self.io.send(to, Message::Request { id, request });
+        if to != self.io.core() {
+            return self.call_remote(to, request).await;
         }
+        let (sender, receiver) = oneshot::channel();
+        self.serve(request, ReplyTo::Local(sender));
+        receiver.await.expect("every request is answered")
+    }
+
+    /// Asks another core and waits for its reply.
+    pub async fn call_remote(&self, to: CoreId, request: Request) -> Reply {
+        let (sender, receiver) = oneshot::channel();
+        let id = self.next_call.get();
+        self.next_call.set(id + 1);
+        self.calls.borrow_mut().insert(id, sender);
+        self.io.send(to, Message::Request { id, request });
         receiver.await.expect("every request is answered")
     }
 

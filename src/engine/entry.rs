@@ -6,7 +6,7 @@
 
 use crate::index::key::{BucketId, UploadId};
 use crate::io::SegmentId;
-use crate::log::block;
+use crate::log::disk_bytes_for;
 use std::fmt;
 
 /// Bytes of an encoded extent.
@@ -59,7 +59,7 @@ impl Extent {
     pub fn disk_bytes(&self) -> u32 {
         match self.layout {
             Layout::Inline => self.length,
-            Layout::Blocks => block::disk_bytes_for(self.length),
+            Layout::Blocks => disk_bytes_for(u64::from(self.length)) as u32,
         }
     }
 

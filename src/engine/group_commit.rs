@@ -11,15 +11,12 @@ use crate::engine::Machine;
 use crate::engine::core::{Core, ReplyTo};
 use crate::engine::entry::{EXTENT_BYTES, Extent, Layout, Object, Part};
 use crate::engine::message::{Content, Outcome, PoisonedTail, Purpose, Refusal};
-use crate::engine::segments::OpenSegment;
 use crate::engine::signal::Signal;
 use crate::index::Entry;
 use crate::index::key::{self, Named};
 use crate::io::SegmentId;
 use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX};
-use crate::log::batch::{BATCH_HEADER_BYTES, BatchWriter};
-use crate::log::record::{self, POISON_RECORD_BYTES};
-use crate::log::segment::SegmentHeader;
+use crate::log::{self, BATCH_HEADER_BYTES, BatchWriter, POISON_RECORD_BYTES, SegmentHeader};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -40,10 +37,10 @@ impl Change {
         Change { key, value: None }
     }
 
-    fn as_log(&self) -> record::Change<'_> {
+    fn as_log(&self) -> log::Change<'_> {
         match &self.value {
-            Some(value) => record::Change::Put { key: &self.key, value },
-            None => record::Change::Delete { key: &self.key },
+            Some(value) => log::Change::Put { key: &self.key, value },
+            None => log::Change::Delete { key: &self.key },
         }
     }
 }
@@ -55,14 +52,16 @@ pub struct Record {
     pub sequence: u64,
     pub changes: Vec<Change>,
     pub body: Vec<u8>,
+    /// The first change's extents were written for this record alone: if it does not come about, they are void.
+    pub fresh_extents: bool,
 }
 
 impl Record {
     fn length_bytes(&self) -> usize {
         let changes = self.changes.iter().map(|change| {
-            record::change_length(change.key.len(), change.value.as_ref().map_or(0, |value| value.len()))
+            log::change_length(change.key.len(), change.value.as_ref().map_or(0, |value| value.len()))
         });
-        record::record_length(changes.sum(), self.body.len())
+        log::record_length(changes.sum(), self.body.len())
     }
 
     fn releases(&self) -> bool {
@@ -187,6 +186,7 @@ impl<I: Machine> Core<I> {
         if let Some(record) = &queued.record
             && record.length_bytes() > self.record_bytes_max()
         {
+            self.discard_fresh(record);
             return self.reply_outcome(queued.to, Err(Refusal::TooLarge));
         }
         self.commits.push(queued);
@@ -210,14 +210,13 @@ impl<I: Machine> Core<I> {
                     self.fail_queue(refusal);
                 }
             }
-            self.ledger_is_dirty();
         }
     }
 
     /// The longest record that a batch with poison records in front of it can still hold.
     fn record_bytes_max(&self) -> usize {
         let reserve = BATCH_HEADER_BYTES + POISONED_MAX * POISON_RECORD_BYTES;
-        record::record_bytes_max(self.io.volume().segment_size_bytes) - reserve
+        log::record_bytes_max(self.io.volume().segment_size_bytes) - reserve
     }
 
     async fn write_batch(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Refusal> {
@@ -231,16 +230,18 @@ impl<I: Machine> Core<I> {
         }
         let open = tail.open.as_mut().expect("opened above");
         let mut batch = self.commits.take(open.room().min(BATCH_BYTES_MAX.max(overhead + first_length)) - overhead);
-        let (buffer, places) = self.encode_batch(open, &tail.poisoned, &mut batch);
+        let buffer = self.encode_batch(open, &tail.poisoned, &mut batch);
         let length = buffer.as_ref().len() as u32;
         match self.write_and_sync(SegmentId(open.header.segment), open.offset, buffer).await {
             Ok(()) => {
                 let segment = SegmentId(open.header.segment);
                 open.offset += length;
                 open.number += 1;
-                tail.poisoned.clear();
+                for _ in tail.poisoned.drain(..) {
+                    self.account_tombstone(segment);
+                }
                 self.counters.batches.set(self.counters.batches.get() + 1);
-                self.finish_batch(batch, segment, places);
+                self.finish_batch(batch, segment);
                 Ok(())
             }
             Err(error) => {
@@ -255,7 +256,7 @@ impl<I: Machine> Core<I> {
     /// Seals the log segment that has no room for the next record, and opens another.
     async fn open_next(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Refusal> {
         let purpose = if self.commits.any_releases() { Purpose::Release } else { Purpose::Growth };
-        let OpenSegment { header } = self.take_segment(Content::Log, purpose).await?;
+        let header = self.take_segment(Content::Log, purpose).await?;
         if let Some(full) = tail.open.take() {
             let segment = SegmentId(full.header.segment);
             if full.room() > 0 {
@@ -271,8 +272,8 @@ impl<I: Machine> Core<I> {
         Ok(())
     }
 
-    /// Encodes the records of `batch`; returns the buffer, and where each record's body lies.
-    fn encode_batch(&self, open: &OpenLog, poisoned: &[PoisonedTail], batch: &mut [Queued]) -> (I::WriteBuf, Vec<u32>) {
+    /// Encodes the records of `batch`, and tells their values where their bodies lie.
+    fn encode_batch(&self, open: &OpenLog, poisoned: &[PoisonedTail], batch: &mut [Queued]) -> I::WriteBuf {
         let records = batch.iter().filter_map(|queued| queued.record.as_ref());
         let lengths: usize = records.map(Record::length_bytes).sum();
         let length = BATCH_HEADER_BYTES + poisoned.len() * POISON_RECORD_BYTES + lengths;
@@ -280,18 +281,17 @@ impl<I: Machine> Core<I> {
         let mut writer = BatchWriter::new(buffer, &open.header, open.offset, open.number);
         for tail in poisoned {
             let poison =
-                record::Poison { segment: tail.segment.0, generation: tail.generation, offset: tail.offset };
+                log::Poison { segment: tail.segment.0, generation: tail.generation, offset: tail.offset };
             writer.push_poison(self.next_sequence(), &poison);
         }
-        let mut places = Vec::with_capacity(batch.len());
         for record in batch.iter_mut().filter_map(|queued| queued.record.as_mut()) {
-            let crc32 = record::body_crc32(&record.body);
+            let crc32 = log::body_crc32(&record.body);
             if !record.body.is_empty() {
                 let changes: Vec<_> = record.changes.iter().map(Change::as_log).collect();
                 let place = Extent {
                     layout: Layout::Inline,
                     segment: SegmentId(open.header.segment),
-                    offset: writer.next_body_offset(record::changes_length(&changes)),
+                    offset: writer.next_body_offset(log::changes_length(&changes)),
                     length: record.body.len() as u32,
                     check: u64::from(crc32),
                 };
@@ -300,13 +300,12 @@ impl<I: Machine> Core<I> {
                 value[at..].copy_from_slice(&place.encode());
             }
             let changes: Vec<_> = record.changes.iter().map(Change::as_log).collect();
-            let placed = writer.push_with_crc32(record.sequence, &changes, &record.body, crc32);
-            places.push(placed.record_length);
+            writer.push_with_crc32(record.sequence, &changes, &record.body, crc32);
         }
-        self.counters.records.set(self.counters.records.get() + places.len() as u64);
+        self.counters.records.set(self.counters.records.get() + u64::from(writer.record_count()));
         let (buffer, written) = writer.finish();
         assert!(written as usize == buffer.as_ref().len(), "the batch's length was computed");
-        (buffer, places)
+        buffer
     }
 
     async fn write_and_sync(&self, segment: SegmentId, offset: u32, buffer: I::WriteBuf) -> std::io::Result<()> {
@@ -320,12 +319,13 @@ impl<I: Machine> Core<I> {
         self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
         let open = tail.open.take().expect("a batch was written to an open segment");
         let segment = SegmentId(open.header.segment);
+        self.seal(segment);
         tail.poisoned.push(PoisonedTail { segment, generation: open.header.generation, offset: open.offset });
         assert!(tail.poisoned.len() <= POISONED_MAX, "{POISONED_MAX} log segments failed in a row: the volume is gone");
     }
 
     /// Makes what is now on stable storage true, and answers.
-    fn finish_batch(self: &Rc<Self>, batch: Vec<Queued>, segment: SegmentId, _places: Vec<u32>) {
+    fn finish_batch(self: &Rc<Self>, batch: Vec<Queued>, segment: SegmentId) {
         // Index first, answers after: whoever gets an answer may read at once.
         for record in batch.iter().filter_map(|queued| queued.record.as_ref()) {
             self.apply(record, segment);
@@ -353,7 +353,20 @@ impl<I: Machine> Core<I> {
             }
             // After a disk's failure the record may be on disk all the same: its extents stay taken until
             // the next start, when recovery knows.
+            if refusal != Refusal::DiskFailed
+                && let Some(record) = queued.record
+            {
+                self.discard_fresh(&record);
+            }
             self.reply_outcome(queued.to, Err(refusal));
+        }
+    }
+
+    fn discard_fresh(self: &Rc<Self>, record: &Record) {
+        if record.fresh_extents
+            && let Some(Change { key, value: Some(value) }) = record.changes.first()
+        {
+            self.discard(&extents_of(key, value));
         }
     }
 
@@ -366,7 +379,7 @@ impl<I: Machine> Core<I> {
         for change in &record.changes {
             let replaced = match &change.value {
                 Some(value) => {
-                    let home_bytes = record::change_length(change.key.len(), value.len()) as u32;
+                    let home_bytes = log::change_length(change.key.len(), value.len()) as u32;
                     self.account_here(segment, i64::from(home_bytes));
                     let entry = Entry {
                         sequence: record.sequence,

@@ -78,7 +78,8 @@ pub enum Request {
 #[derive(Debug)]
 pub enum Reply {
     Done,
-    Value(Option<Box<[u8]>>),
+    /// Sequence and encoded value of an object.
+    Value(Option<(u64, Box<[u8]>)>),
     Outcome(Result<Outcome, Refusal>),
     Outcomes(Vec<Result<Outcome, Refusal>>),
     Objects(KeyPage<Summary>),

@@ -1,1 +1,310 @@
-//! To be written.
+//! One core's engine: objects, listings, uploads and buckets, over the log, the index and the other cores.
+//!
+//! A key belongs to one core (`Core::owner`), which checks its changes and commits them in groups; any core
+//! takes requests for any key. The way of a PUT: `body` receives and stores the bytes, [`Engine::put`] hands
+//! the change to the owner, `shard` checks it, `group_commit` makes it durable and then true. The way of a GET:
+//! [`Engine::get`] asks the owner where the bytes lie, `body` reads and verifies them. LIST: `list`.
+//!
+//! The engine names no runtime: [`Machine`] is the real or the simulated one.
+
+mod body;
+mod buckets;
+mod core;
+mod entry;
+mod group_commit;
+mod list;
+mod message;
+mod reads;
+mod recover;
+mod segments;
+mod shard;
+mod signal;
+mod space;
+
+pub use body::{BodyReader, BodyWriter, Piece, StoredBody};
+pub use core::Counters;
+pub use entry::{Bucket, ETag, Object, Part, Summary, Upload};
+pub use message::{Completion, Message, Outcome, PartPage, Refusal, UploadPage, UploadWalk, WriteCondition};
+pub use recover::{RecoverError, Recovered};
+pub use space::SpaceUse;
+
+pub use crate::index::key::{BucketId, UploadId};
+pub use crate::index::{KeyPage, KeyWalk, WalkItem};
+
+use crate::io::Io;
+use core::{COORDINATOR, Core};
+use message::{Mutation, NewObject, NewPart, Reply, Request};
+use reads::ReadGuard;
+use std::ops::Range;
+use std::rc::Rc;
+
+/// The machine that an engine runs on.
+pub trait Machine: Io<Message = Message> {}
+
+impl<I: Io<Message = Message>> Machine for I {}
+
+/// One core's engine. Clones are handles on the same one.
+pub struct Engine<I: Machine> {
+    core: Rc<Core<I>>,
+}
+
+impl<I: Machine> Clone for Engine<I> {
+    fn clone(&self) -> Self {
+        Engine { core: self.core.clone() }
+    }
+}
+
+/// An object found by [`Engine::get`], held in place while its bytes are read.
+pub struct FoundObject<I: Machine> {
+    pub object: Object,
+    pub version: Version,
+    core: Rc<Core<I>>,
+    guard: ReadGuard,
+}
+
+impl<I: Machine> FoundObject<I> {
+    /// Reads bytes `range` of the object.
+    pub fn read(self, range: Range<u64>) -> BodyReader<I> {
+        BodyReader::new(self.core, &self.object.extents, range, self.guard)
+    }
+}
+
+impl<I: Machine> Engine<I> {
+    /// Recovers what the volume holds and starts the engine of this core. Every core of the run does this at
+    /// the same time; it returns when all have.
+    pub async fn start(io: I) -> Result<(Engine<I>, Recovered), RecoverError> {
+        let core = Core::new(io);
+        core.io.spawn(core.clone().receive());
+        core.io.spawn(core.clone().write_log());
+        let recovered = core.recover().await?;
+        core.stock();
+        Ok((Engine { core }, recovered))
+    }
+
+    /// Returns when every change that was handed in here has been answered.
+    pub async fn settle(&self) {
+        self.core.commits_settled().await;
+        self.core.flush_ledger();
+    }
+
+    /// The machine below.
+    pub fn io(&self) -> &I {
+        &self.core.io
+    }
+
+    /// What this core has counted.
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// How much of the volume is taken, if this core keeps the table.
+    pub fn space_use(&self) -> Option<SpaceUse> {
+        self.core.is_coordinator().then(|| self.core.space.borrow().usage())
+    }
+
+    /// The bucket of that name.
+    pub fn bucket(&self, name: &str) -> Option<Bucket> {
+        self.core.buckets.borrow().get(name).cloned()
+    }
+
+    /// All buckets, in order of name.
+    pub fn buckets(&self) -> Vec<(String, Bucket)> {
+        let buckets = self.core.buckets.borrow();
+        buckets.iter().map(|(name, bucket)| (name.to_owned(), bucket.clone())).collect()
+    }
+
+    /// Makes a bucket.
+    ///
+    /// # Errors
+    /// `BucketExists` and what refuses any write.
+    pub async fn create_bucket(&self, name: &str) -> Result<Bucket, Refusal> {
+        match self.core.call(COORDINATOR, Request::CreateBucket { name: name.to_owned() }).await {
+            Reply::Bucket(created) => created,
+            other => unreachable!("a bucket's making is answered by it, not {other:?}"),
+        }
+    }
+
+    /// Deletes an empty bucket, with the uploads in it that nobody finished.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `BucketNotEmpty` and what refuses any write.
+    pub async fn delete_bucket(&self, name: &str) -> Result<(), Refusal> {
+        match self.core.call(COORDINATOR, Request::DeleteBucket { name: name.to_owned() }).await {
+            Reply::Bucket(deleted) => deleted.map(drop),
+            other => unreachable!("a bucket's end is answered by it, not {other:?}"),
+        }
+    }
+
+    /// Receives a body of `length` bytes, or of any length.
+    pub fn receive_body(&self, length: Option<u64>) -> BodyWriter<I> {
+        BodyWriter::new(self.core.clone(), length)
+    }
+
+    /// The body of an object's version, to be kept while its attributes change ([`Refusal::Stale`] if it changes first).
+    pub fn keep_body(&self, version: Version) -> StoredBody<I> {
+        StoredBody::kept(self.core.clone(), version.0)
+    }
+
+    /// Makes an object of a stored body.
+    ///
+    /// # Errors
+    /// `PreconditionFailed`, `NoSuchKey` (for `IfMatch`), `NoSuchBucket`, and what refuses any write.
+    pub async fn put(
+        &self,
+        bucket: BucketId,
+        key: &[u8],
+        etag: ETag,
+        attributes: Box<[u8]>,
+        body: StoredBody<I>,
+        condition: WriteCondition,
+    ) -> Result<Outcome, Refusal> {
+        let object = NewObject { etag, attributes, body: body.take() };
+        self.mutate(bucket, key, Mutation::PutObject { bucket, key: key.to_vec(), object, condition }).await
+    }
+
+    /// Deletes an object; one that is not there is no error.
+    pub async fn delete(&self, bucket: BucketId, key: &[u8]) -> Result<Outcome, Refusal> {
+        self.mutate(bucket, key, Mutation::DeleteObject { bucket, key: key.to_vec() }).await
+    }
+
+    /// Deletes many objects; outcomes in order of `keys`.
+    pub async fn delete_many(&self, bucket: BucketId, keys: &[Vec<u8>]) -> Vec<Result<Outcome, Refusal>> {
+        let mut shares: Vec<(Vec<usize>, Vec<Mutation>)> =
+            self.core.everyone().map(|_| (Vec::new(), Vec::new())).collect();
+        for (at, key) in keys.iter().enumerate() {
+            let (places, mutations) = &mut shares[self.core.owner(bucket, key).0 as usize];
+            places.push(at);
+            mutations.push(Mutation::DeleteObject { bucket, key: key.clone() });
+        }
+        let mut outcomes: Vec<Result<Outcome, Refusal>> = vec![Err(Refusal::Busy); keys.len()];
+        let calls = self.core.everyone().zip(shares).filter(|(_, (places, _))| !places.is_empty());
+        let calls = calls.map(|(owner, (places, mutations))| async move {
+            (places, self.core.call(owner, Request::MutateMany(mutations)).await)
+        });
+        for (places, reply) in futures_util::future::join_all(calls).await {
+            let Reply::Outcomes(share) = reply else { unreachable!("many changes are answered by their outcomes") };
+            for (at, outcome) in places.into_iter().zip(share) {
+                outcomes[at] = outcome;
+            }
+        }
+        outcomes
+    }
+
+    /// An object, ready to be read.
+    ///
+    /// # Errors
+    /// `NoSuchKey`.
+    pub async fn get(&self, bucket: BucketId, key: &[u8]) -> Result<FoundObject<I>, Refusal> {
+        // The guard comes first: what the owner names must still be there when it is read.
+        let guard = self.core.guard();
+        let owner = self.core.owner(bucket, key);
+        let value = if owner == self.core.io.core() {
+            self.core.value_of(bucket, key)
+        } else {
+            match self.core.call_remote(owner, Request::Lookup { bucket, key: key.to_vec() }).await {
+                Reply::Value(value) => value,
+                other => unreachable!("a lookup is answered by a value, not {other:?}"),
+            }
+        };
+        let (sequence, value) = value.ok_or(Refusal::NoSuchKey)?;
+        let object = Object::decode(&value).expect("the index holds values that were checked");
+        Ok(FoundObject { object, version: Version(sequence), core: self.core.clone(), guard })
+    }
+
+    /// A page of a bucket's objects.
+    pub async fn list_objects(&self, bucket: BucketId, walk: KeyWalk) -> KeyPage<Summary> {
+        self.core.list_objects(bucket, walk).await
+    }
+
+    /// Begins an upload in parts.
+    pub async fn create_upload(&self, bucket: BucketId, key: &[u8], attributes: Box<[u8]>) -> Result<UploadId, Refusal> {
+        // By time, then unique: uploads of a key list in the order in which they began.
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&self.core.io.unix_ms().to_be_bytes());
+        id[8..].copy_from_slice(&self.core.next_tag().to_be_bytes());
+        let upload = UploadId(id);
+        let mutation = Mutation::CreateUpload { bucket, key: key.to_vec(), upload, attributes };
+        self.mutate(bucket, key, mutation).await?;
+        Ok(upload)
+    }
+
+    /// Stores a part; one of the same number is replaced.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` and what refuses any write.
+    #[allow(clippy::too_many_arguments)]
+    pub async fn put_part(
+        &self,
+        bucket: BucketId,
+        key: &[u8],
+        upload: UploadId,
+        number: u16,
+        md5: [u8; 16],
+        attributes: Box<[u8]>,
+        body: StoredBody<I>,
+    ) -> Result<Outcome, Refusal> {
+        let part = NewPart { md5, attributes, body: body.take() };
+        let mutation = Mutation::PutPart { bucket, key: key.to_vec(), upload, number, part };
+        self.mutate(bucket, key, mutation).await
+    }
+
+    /// Makes an object of the parts of an upload.
+    ///
+    /// # Errors
+    /// `Stale` when a listed part has changed since its sequence was read, `NoSuchUpload`,
+    /// `PreconditionFailed`, and what refuses any write.
+    pub async fn complete_upload(
+        &self,
+        bucket: BucketId,
+        key: &[u8],
+        upload: UploadId,
+        completion: Completion,
+        condition: WriteCondition,
+    ) -> Result<Outcome, Refusal> {
+        let mutation = Mutation::CompleteUpload { bucket, key: key.to_vec(), upload, completion, condition };
+        self.mutate(bucket, key, mutation).await
+    }
+
+    /// Ends an upload and its parts.
+    ///
+    /// # Errors
+    /// `NoSuchUpload` and what refuses any write.
+    pub async fn abort_upload(&self, bucket: BucketId, key: &[u8], upload: UploadId) -> Result<Outcome, Refusal> {
+        self.mutate(bucket, key, Mutation::AbortUpload { bucket, key: key.to_vec(), upload }).await
+    }
+
+    /// Parts of an upload with numbers greater than `after`, up to `max`.
+    ///
+    /// # Errors
+    /// `NoSuchUpload`.
+    pub async fn list_parts(
+        &self,
+        bucket: BucketId,
+        key: &[u8],
+        upload: UploadId,
+        after: u16,
+        max: usize,
+    ) -> Result<PartPage, Refusal> {
+        let owner = self.core.owner(bucket, key);
+        match self.core.call(owner, Request::ListParts { bucket, key: key.to_vec(), upload, after, max }).await {
+            Reply::Parts(page) => page,
+            other => unreachable!("parts are answered by a page, not {other:?}"),
+        }
+    }
+
+    /// A page of a bucket's unfinished uploads.
+    pub async fn list_uploads(&self, bucket: BucketId, walk: UploadWalk) -> UploadPage {
+        self.core.list_uploads(bucket, walk).await
+    }
+
+    async fn mutate(&self, bucket: BucketId, key: &[u8], mutation: Mutation) -> Result<Outcome, Refusal> {
+        match self.core.call(self.core.owner(bucket, key), Request::Mutate(mutation)).await {
+            Reply::Outcome(outcome) => outcome,
+            other => unreachable!("a change is answered by its outcome, not {other:?}"),
+        }
+    }
+}
+
+/// A version of an object, as the index numbers it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Version(u64);

@@ -55,9 +55,9 @@ impl<I: Machine> Core<I> {
         Reply::Outcomes(outcomes)
     }
 
-    /// The committed value of an object.
-    pub fn value_of(&self, bucket: BucketId, key: &[u8]) -> Option<Box<[u8]>> {
-        self.index.borrow().get(&key::object(bucket, key)).map(|entry| entry.value.clone())
+    /// The committed sequence and value of an object.
+    pub fn value_of(&self, bucket: BucketId, key: &[u8]) -> Option<(u64, Box<[u8]>)> {
+        self.index.borrow().get(&key::object(bucket, key)).map(|entry| (entry.sequence, entry.value.clone()))
     }
 
     /// Gives back the room of extents that nothing will refer to.
@@ -169,6 +169,7 @@ impl<I: Machine> Core<I> {
     /// The record of a change that was checked.
     fn plan(&self, mutation: Mutation) -> (Record, Outcome) {
         let outcome = Outcome { sequence: self.next_sequence(), modified_ms: self.io.unix_ms() };
+        let fresh_extents = mutation.has_fresh_extents();
         let (changes, body) = match mutation {
             Mutation::PutObject { bucket, key, object, .. } => self.plan_object(bucket, &key, object, outcome),
             Mutation::DeleteObject { bucket, key } => (vec![Change::delete(key::object(bucket, &key))], Vec::new()),
@@ -192,7 +193,7 @@ impl<I: Machine> Core<I> {
             }
             Mutation::RemoveBucket { name } => (vec![Change::delete(key::bucket(&name))], Vec::new()),
         };
-        (Record { sequence: outcome.sequence, changes, body }, outcome)
+        (Record { sequence: outcome.sequence, changes, body, fresh_extents }, outcome)
     }
 
     fn plan_object(&self, bucket: BucketId, key: &[u8], new: NewObject, outcome: Outcome) -> (Vec<Change>, Vec<u8>) {
@@ -320,6 +321,14 @@ impl Mutation {
             | Mutation::CompleteUpload { .. }
             | Mutation::PutBucket { .. } => true,
             Mutation::DeleteObject { .. } | Mutation::AbortUpload { .. } | Mutation::RemoveBucket { .. } => false,
+        }
+    }
+
+    fn has_fresh_extents(&self) -> bool {
+        match self {
+            Mutation::PutObject { object, .. } => matches!(object.body, NewBody::Extents { .. }),
+            Mutation::PutPart { part, .. } => matches!(part.body, NewBody::Extents { .. }),
+            _ => false,
         }
     }
 

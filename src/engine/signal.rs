@@ -1,4 +1,4 @@
-//! A flag that one task waits for and others of the same core raise.
+//! Waiting for other tasks of the same core.
 
 use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
@@ -27,6 +27,33 @@ impl Signal {
                 return Poll::Ready(());
             }
             *self.waiting.borrow_mut() = Some(cx.waker().clone());
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Tasks that wait for a condition which others make true.
+#[derive(Default)]
+pub struct Waiters {
+    wakers: RefCell<Vec<Waker>>,
+}
+
+impl Waiters {
+    /// The condition may have changed: everyone looks again.
+    pub fn wake(&self) {
+        for waker in self.wakers.take() {
+            waker.wake();
+        }
+    }
+
+    /// Returns once `condition` holds.
+    pub async fn until(&self, condition: impl Fn() -> bool) {
+        poll_fn(|cx| {
+            if condition() {
+                return Poll::Ready(());
+            }
+            self.wakers.borrow_mut().push(cx.waker().clone());
             Poll::Pending
         })
         .await

@@ -76,6 +76,8 @@ pub trait Io: Clone + 'static {
 
     /// The volume's shape.
     fn volume(&self) -> VolumeShape;
+    /// Names the volume for ever; every segment's header repeats it.
+    fn volume_id(&self) -> [u8; 16];
     /// The boot epoch: persisted, and raised by one before any core of this run started.
     fn boot_epoch(&self) -> u32;
     /// A buffer of `length_bytes` (a multiple of [`DISK_ALIGN_BYTES`]).

@@ -165,7 +165,7 @@ pub(super) fn encode_poison(dst: &mut [u8], place: RecordPlace, sequence: u64, p
 }
 
 /// Bytes of a poison record.
-pub(super) const POISON_RECORD_BYTES: usize = RECORD_HEADER_BYTES + POISON_BYTES;
+pub const POISON_RECORD_BYTES: usize = RECORD_HEADER_BYTES + POISON_BYTES;
 
 /// Where a record lies. It is part of the record's checksum, so that a record of an earlier life that shows through
 /// in a sector that was never written is told from the one that belongs there.

@@ -120,6 +120,10 @@ impl<M: Send + Sync + 'static> Io for Machine<M> {
         self.0.mesh.receive().await
     }
 
+    fn volume_id(&self) -> [u8; 16] {
+        self.0.volume.id().0
+    }
+
     fn volume(&self) -> VolumeShape {
         self.0.volume.shape()
     }

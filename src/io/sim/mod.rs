@@ -482,6 +482,10 @@ impl<M: Send + 'static> Io for Machine<M> {
         .await
     }
 
+    fn volume_id(&self) -> [u8; 16] {
+        *b"simulated volume"
+    }
+
     fn volume(&self) -> VolumeShape {
         self.shared.shape
     }

@@ -1,0 +1,505 @@
+//! Bodies on their way in and out: received into the buffers that go to disk, sent from those it filled.
+//!
+//! A body of up to `INLINE_BYTES_MAX` travels to the owner of its key and lies in the commit record. A larger
+//! one is cut into checksummed blocks in this core's data segment while it arrives. The caller receives
+//! straight into the blocks' payload, so a body's byte is copied once, by the kernel.
+//!
+//! Dropping a writer, or a stored body that no record took, gives its room back, but only after its last
+//! write has ended: a segment with a write in flight is never reused.
+
+use crate::engine::Machine;
+use crate::engine::core::Core;
+use crate::engine::entry::{Extent, Layout};
+use crate::engine::message::{NewBody, Refusal};
+use crate::engine::reads::ReadGuard;
+use crate::engine::segments::{DataSegment, Reservation};
+use crate::engine::signal::Waiters;
+use crate::io::DISK_ALIGN_BYTES;
+use crate::limits::{
+    BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_PAYLOAD_BYTES, BLOCKS_PER_IO, BODY_BUFFER_BYTES_MAX, BODY_BUFFER_TIMEOUT,
+    BODY_IO_DEPTH, INLINE_BYTES_MAX,
+};
+use crate::log::{BlockRange, BlockSlice, block_payload_length, block_range, body_crc32, disk_bytes_for, seal_block};
+use futures_channel::oneshot;
+use futures_util::StreamExt;
+use futures_util::future::{Either, LocalBoxFuture, select};
+use futures_util::stream::FuturesOrdered;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ops::Range;
+use std::pin::pin;
+use std::rc::Rc;
+
+/// Bytes of buffers that bodies in flight hold on a core, and who waits for some.
+#[derive(Default)]
+pub struct BufferBudget {
+    used: Cell<usize>,
+    waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
+}
+
+/// A body being received.
+pub struct BodyWriter<I: Machine> {
+    core: Rc<Core<I>>,
+    /// Body bytes still to come, if the client said how many there are.
+    expected: Option<u64>,
+    received: u64,
+    /// What a small body is gathered in; its length is its capacity.
+    inline: Vec<u8>,
+    inline_filled: usize,
+    chunk: Option<Chunk<I>>,
+    run: Option<Run>,
+    extents: Vec<Extent>,
+    segments: Vec<Rc<DataSegment>>,
+    writes: Rc<Writes>,
+}
+
+/// Blocks that are filled and then written in one operation.
+struct Chunk<I: Machine> {
+    buffer: I::WriteBuf,
+    /// Block of the buffer that is being filled, and how many body bytes are in it.
+    block: usize,
+    filled: usize,
+    /// Index in the extent of the buffer's first block.
+    first_index: u32,
+}
+
+/// A reservation that is being filled: an extent to be.
+struct Run {
+    reservation: Reservation,
+    tag: u64,
+    /// Body bytes in it so far.
+    length: u64,
+    /// Bytes on disk that chunks were made for.
+    disk_taken: u32,
+}
+
+/// Writes of one body that are in flight.
+#[derive(Default)]
+struct Writes {
+    count: Cell<usize>,
+    failed: Cell<bool>,
+    ended: Waiters,
+}
+
+/// A body that is stored, or small enough to go with its record. Dropped untaken, it gives its room back.
+pub struct StoredBody<I: Machine> {
+    core: Rc<Core<I>>,
+    body: Option<NewBody>,
+}
+
+impl<I: Machine> StoredBody<I> {
+    /// A body that keeps the bytes of an object's version.
+    pub fn kept(core: Rc<Core<I>>, sequence: u64) -> StoredBody<I> {
+        StoredBody { core, body: Some(NewBody::Keep { sequence }) }
+    }
+
+    pub fn take(mut self) -> NewBody {
+        self.body.take().expect("taken once")
+    }
+}
+
+impl<I: Machine> Drop for StoredBody<I> {
+    fn drop(&mut self) {
+        if let Some(NewBody::Extents { extents, .. }) = self.body.take() {
+            self.core.discard(&extents);
+        }
+    }
+}
+
+impl<I: Machine> BodyWriter<I> {
+    /// For a body of `expected` bytes, or of any length.
+    pub fn new(core: Rc<Core<I>>, expected: Option<u64>) -> BodyWriter<I> {
+        let inline = match expected {
+            Some(expected) if expected > INLINE_BYTES_MAX as u64 => Vec::new(),
+            Some(expected) => vec![0; expected as usize],
+            None => vec![0; INLINE_BYTES_MAX],
+        };
+        BodyWriter {
+            core,
+            expected,
+            received: 0,
+            inline,
+            inline_filled: 0,
+            chunk: None,
+            run: None,
+            extents: Vec::new(),
+            segments: Vec::new(),
+            writes: Rc::default(),
+        }
+    }
+
+    /// Where the next bytes go: at least one byte, unless the expected length is reached.
+    pub async fn space(&mut self) -> Result<&mut [u8], Refusal> {
+        if self.inline_filled < self.inline.len() {
+            return Ok(&mut self.inline[self.inline_filled..]);
+        }
+        if self.expected == Some(self.received) {
+            return Ok(&mut []);
+        }
+        if self.extents.is_empty() && self.run.is_none() && self.inline_filled > 0 {
+            self.spill().await?;
+        }
+        self.block_space().await
+    }
+
+    /// `count` bytes were put at the start of the space.
+    pub fn advance(&mut self, count: usize) {
+        self.received += count as u64;
+        if self.inline_filled < self.inline.len() {
+            self.inline_filled += count;
+            return;
+        }
+        let chunk = self.chunk.as_mut().expect("space was given in a chunk");
+        chunk.filled += count;
+        self.run.as_mut().expect("a chunk is part of a run").length += count as u64;
+    }
+
+    /// Bytes received so far.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// The body is complete and verified: makes it durable.
+    pub async fn finish(mut self) -> Result<StoredBody<I>, Refusal> {
+        let core = self.core.clone();
+        if self.run.is_none() && self.extents.is_empty() {
+            let mut inline = std::mem::take(&mut self.inline);
+            inline.truncate(self.inline_filled);
+            return Ok(StoredBody { core, body: Some(NewBody::Inline(inline)) });
+        }
+        self.write_chunk();
+        self.end_run();
+        self.writes.wait_below(1).await;
+        for segment in &self.segments {
+            if self.writes.failed.get() || segment.failed.get() {
+                return Err(Refusal::DiskFailed);
+            }
+            self.core.sync_data(segment).await?;
+        }
+        let extents = std::mem::take(&mut self.extents);
+        Ok(StoredBody { core, body: Some(NewBody::Extents { size: self.received, extents }) })
+    }
+
+    /// A body without a length outgrew what goes with a record: what came so far becomes blocks.
+    async fn spill(&mut self) -> Result<(), Refusal> {
+        let inline = std::mem::take(&mut self.inline);
+        let mut rest = &inline[..self.inline_filled];
+        self.inline_filled = 0;
+        self.received -= rest.len() as u64;
+        while !rest.is_empty() {
+            let space = self.block_space().await?;
+            let count = space.len().min(rest.len());
+            space[..count].copy_from_slice(&rest[..count]);
+            self.advance(count);
+            rest = &rest[count..];
+        }
+        Ok(())
+    }
+
+    async fn block_space(&mut self) -> Result<&mut [u8], Refusal> {
+        if self.chunk.as_ref().is_some_and(|chunk| chunk.is_full()) {
+            self.write_chunk();
+        }
+        if let Some(chunk) = &mut self.chunk
+            && chunk.filled == BLOCK_PAYLOAD_BYTES
+        {
+            chunk.block += 1;
+            chunk.filled = 0;
+        }
+        if self.chunk.is_none() {
+            self.open_chunk().await?;
+        }
+        let chunk = self.chunk.as_mut().expect("opened above");
+        let left = self.expected.map_or(u64::MAX, |expected| expected - self.received);
+        let start = chunk.block * BLOCK_BYTES + BLOCK_HEADER_BYTES + chunk.filled;
+        let room = (chunk.block_end() - start).min(usize::try_from(left).unwrap_or(usize::MAX));
+        Ok(&mut chunk.buffer.as_mut()[start..start + room])
+    }
+
+    async fn open_chunk(&mut self) -> Result<(), Refusal> {
+        self.writes.wait_below(BODY_IO_DEPTH).await;
+        if self.writes.failed.get() {
+            return Err(Refusal::DiskFailed);
+        }
+        if self.run.as_ref().is_some_and(|run| run.disk_taken == run.reservation.disk_bytes) {
+            self.end_run();
+        }
+        if self.run.is_none() {
+            self.open_run().await?;
+        }
+        let run = self.run.as_mut().expect("opened above");
+        let bytes = (run.reservation.disk_bytes - run.disk_taken).min((BLOCKS_PER_IO * BLOCK_BYTES) as u32);
+        self.core.buffers.acquire(&*self.core, bytes as usize).await?;
+        self.chunk = Some(Chunk {
+            buffer: self.core.io.buffer(bytes as usize),
+            block: 0,
+            filled: 0,
+            first_index: run.disk_taken / BLOCK_BYTES as u32,
+        });
+        run.disk_taken += bytes;
+        Ok(())
+    }
+
+    async fn open_run(&mut self) -> Result<(), Refusal> {
+        // Without a length the reservations grow with the body, so that a short one wastes little.
+        let unknown = (self.received.max(1) * 2).next_multiple_of((BLOCKS_PER_IO * BLOCK_PAYLOAD_BYTES) as u64);
+        let left = self.expected.map_or(unknown, |expected| expected - self.received);
+        let reservation = self.core.reserve(left).await?;
+        if !self.segments.iter().any(|segment| Rc::ptr_eq(segment, &reservation.segment)) {
+            self.segments.push(reservation.segment.clone());
+        }
+        self.run = Some(Run { reservation, tag: self.core.next_tag(), length: 0, disk_taken: 0 });
+        Ok(())
+    }
+
+    /// Seals the blocks of the chunk and writes them, in a task of their own.
+    fn write_chunk(&mut self) {
+        let Some(mut chunk) = self.chunk.take() else { return };
+        let run = self.run.as_ref().expect("a chunk is part of a run");
+        chunk.seal(run.tag);
+        let segment = run.reservation.segment.clone();
+        let offset = run.reservation.offset + chunk.first_index * BLOCK_BYTES as u32;
+        let (core, writes) = (self.core.clone(), self.writes.clone());
+        writes.count.set(writes.count.get() + 1);
+        self.core.io.spawn(async move {
+            let bytes = chunk.buffer.as_ref().len();
+            if let Err(error) = core.io.write(segment.id, offset, chunk.buffer).await {
+                eprintln!("weft: data segment {}: write at {offset}: {error}; it takes no more", segment.id);
+                core.counters.disk_errors.set(core.counters.disk_errors.get() + 1);
+                segment.failed.set(true);
+                writes.failed.set(true);
+            }
+            core.buffers.release(bytes);
+            writes.count.set(writes.count.get() - 1);
+            writes.ended.wake();
+        });
+    }
+
+    /// Closes the extent: what of its reservation was not needed is given back.
+    fn end_run(&mut self) {
+        let Some(run) = self.run.take() else { return };
+        let length = run.length as u32;
+        let unused = run.reservation.disk_bytes - disk_bytes_for(run.length) as u32;
+        let Reservation { segment, offset, .. } = run.reservation;
+        if unused > 0 {
+            self.core.account_here(segment.id, -i64::from(unused));
+        }
+        if length > 0 {
+            self.extents.push(Extent { layout: Layout::Blocks, segment: segment.id, offset, length, check: run.tag });
+        }
+        // The segment may be sealed once the writes of this run have ended.
+        let (core, writes) = (self.core.clone(), self.writes.clone());
+        if writes.count.get() == 0 {
+            core.end_reservation(&segment);
+        } else {
+            self.core.io.spawn(async move {
+                writes.wait_below(1).await;
+                core.end_reservation(&segment);
+            });
+        }
+    }
+}
+
+impl<I: Machine> Drop for BodyWriter<I> {
+    fn drop(&mut self) {
+        if let Some(chunk) = self.chunk.take() {
+            self.core.buffers.release(chunk.buffer.as_ref().len());
+        }
+        self.end_run();
+        let extents = std::mem::take(&mut self.extents);
+        if extents.is_empty() {
+            return;
+        }
+        let (core, writes) = (self.core.clone(), self.writes.clone());
+        self.core.io.spawn(async move {
+            writes.wait_below(1).await;
+            core.discard(&extents);
+        });
+    }
+}
+
+impl<I: Machine> Chunk<I> {
+    /// Where the payload of the block being filled ends in the buffer.
+    fn block_end(&self) -> usize {
+        ((self.block + 1) * BLOCK_BYTES).min(self.buffer.as_ref().len())
+    }
+
+    fn is_full(&self) -> bool {
+        let end = self.block * BLOCK_BYTES + BLOCK_HEADER_BYTES + self.filled;
+        end == self.buffer.as_ref().len()
+    }
+
+    /// Gives every filled block its header, and zeroes what lies behind the last.
+    fn seal(&mut self, tag: u64) {
+        let (last, filled, first_index) = (self.block, self.filled, self.first_index);
+        let buffer = self.buffer.as_mut();
+        let mut end = 0;
+        for block in 0..=last {
+            let payload = if block == last { filled } else { BLOCK_PAYLOAD_BYTES };
+            if payload == 0 {
+                break;
+            }
+            let start = block * BLOCK_BYTES;
+            end = start + disk_bytes_for(payload as u64) as usize;
+            seal_block(&mut buffer[start..end], payload, tag, first_index + block as u32);
+        }
+        buffer[end..].fill(0);
+    }
+}
+
+impl Writes {
+    async fn wait_below(&self, count: usize) {
+        self.ended.until(|| self.count.get() < count).await;
+    }
+}
+
+impl BufferBudget {
+    async fn acquire<I: Machine>(&self, core: &Core<I>, bytes: usize) -> Result<(), Refusal> {
+        while self.used.get() + bytes > BODY_BUFFER_BYTES_MAX {
+            let (sender, receiver) = oneshot::channel();
+            self.waiting.borrow_mut().push_back(sender);
+            let timeout = pin!(core.io.sleep(BODY_BUFFER_TIMEOUT));
+            if let Either::Right(_) = select(receiver, timeout).await {
+                return Err(Refusal::Busy);
+            }
+        }
+        self.used.set(self.used.get() + bytes);
+        Ok(())
+    }
+
+    fn release(&self, bytes: usize) {
+        self.used.set(self.used.get() - bytes);
+        while let Some(waiting) = self.waiting.borrow_mut().pop_front() {
+            if waiting.send(()).is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+/// A body being sent: verified pieces in order, read ahead of need.
+pub struct BodyReader<I: Machine> {
+    core: Rc<Core<I>>,
+    plan: VecDeque<Planned>,
+    reads: FuturesOrdered<LocalBoxFuture<'static, Result<Piece<I>, Refusal>>>,
+    _guard: ReadGuard,
+}
+
+enum Planned {
+    Inline { extent: Extent, wanted: Range<u64> },
+    Blocks { extent: Extent, blocks: BlockRange },
+}
+
+/// Bytes of a body that were read and verified.
+pub struct Piece<I: Machine> {
+    buffer: I::ReadBuf,
+    /// Body bytes within the buffer, in order.
+    slices: Vec<Range<usize>>,
+}
+
+impl<I: Machine> Piece<I> {
+    pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
+        self.slices.iter().map(|range| &self.buffer.as_ref()[range.clone()])
+    }
+
+    /// Body bytes in the piece.
+    pub fn length(&self) -> usize {
+        self.slices.iter().map(Range::len).sum()
+    }
+}
+
+impl<I: Machine> BodyReader<I> {
+    /// Reads bytes `range` of what `extents` hold; the guard keeps them in place.
+    pub fn new(core: Rc<Core<I>>, extents: &[Extent], range: Range<u64>, guard: ReadGuard) -> BodyReader<I> {
+        let mut plan = VecDeque::new();
+        let mut at = 0;
+        for &extent in extents {
+            let length = u64::from(extent.length);
+            let start = range.start.clamp(at, at + length) - at;
+            let end = range.end.clamp(at, at + length) - at;
+            at += length;
+            if start < end {
+                plan.push_back(match extent.layout {
+                    Layout::Inline => Planned::Inline { extent, wanted: start..end },
+                    Layout::Blocks => Planned::Blocks { extent, blocks: block_range(length, start..end) },
+                });
+            }
+        }
+        BodyReader { core, plan, reads: FuturesOrdered::new(), _guard: guard }
+    }
+
+    /// The next piece; `None` at the end.
+    ///
+    /// # Errors
+    /// `Damaged` when a checksum refused what the disk returned, `DiskFailed` when it returned nothing.
+    pub async fn next(&mut self) -> Result<Option<Piece<I>>, Refusal> {
+        // One read by itself, more only when a body has more: the first byte leaves early.
+        while self.reads.len() < BODY_IO_DEPTH
+            && let Some(planned) = self.plan.front_mut()
+        {
+            let core = self.core.clone();
+            match planned {
+                Planned::Inline { extent, wanted } => {
+                    let (extent, wanted) = (*extent, wanted.clone());
+                    self.plan.pop_front();
+                    self.reads.push_back(Box::pin(async move { core.read_inline(extent, wanted).await }));
+                }
+                Planned::Blocks { extent, blocks } => match blocks.split_front(BLOCKS_PER_IO as u32) {
+                    Some(front) => {
+                        let extent = *extent;
+                        self.reads.push_back(Box::pin(async move { core.read_blocks(extent, front).await }));
+                    }
+                    None => drop(self.plan.pop_front()),
+                },
+            }
+        }
+        self.reads.next().await.transpose()
+    }
+}
+
+impl<I: Machine> Core<I> {
+    async fn read_inline(&self, extent: Extent, wanted: Range<u64>) -> Result<Piece<I>, Refusal> {
+        let align = DISK_ALIGN_BYTES as u32;
+        let from = extent.offset - extent.offset % align;
+        let to = (extent.offset + extent.length).next_multiple_of(align);
+        let buffer = self.read_extent(&extent, from, to - from).await?;
+        let start = (extent.offset - from) as usize;
+        let body = &buffer.as_ref()[start..start + extent.length as usize];
+        if u64::from(body_crc32(body)) != extent.check {
+            return Err(self.damaged(&extent, "a small body"));
+        }
+        let slices = vec![start + wanted.start as usize..start + wanted.end as usize];
+        Ok(Piece { buffer, slices })
+    }
+
+    async fn read_blocks(&self, extent: Extent, blocks: BlockRange) -> Result<Piece<I>, Refusal> {
+        let from = extent.offset + blocks.disk_offset() as u32;
+        let buffer = self.read_extent(&extent, from, blocks.disk_length() as u32).await?;
+        let read_offset = blocks.disk_offset();
+        let mut slices = Vec::with_capacity(BLOCKS_PER_IO);
+        for block in blocks {
+            let BlockSlice { disk_offset, payload_length, ref wanted, index, .. } = block;
+            debug_assert!(payload_length == block_payload_length(u64::from(extent.length), index));
+            if block.verify(buffer.as_ref(), read_offset, extent.check).is_err() {
+                return Err(self.damaged(&extent, "a block"));
+            }
+            let start = (disk_offset - read_offset) as usize + BLOCK_HEADER_BYTES;
+            slices.push(start + wanted.start..start + wanted.end);
+        }
+        Ok(Piece { buffer, slices })
+    }
+
+    async fn read_extent(&self, extent: &Extent, from: u32, length: u32) -> Result<I::ReadBuf, Refusal> {
+        self.io.read(extent.segment, from, length).await.map_err(|error| {
+            eprintln!("weft: segment {}: read of {length} bytes at {from}: {error}", extent.segment);
+            self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
+            Refusal::DiskFailed
+        })
+    }
+
+    fn damaged(&self, extent: &Extent, what: &str) -> Refusal {
+        eprintln!("weft: segment {}: {what} of the extent at {} fails its checksum", extent.segment, extent.offset);
+        self.counters.checksum_errors.set(self.counters.checksum_errors.get() + 1);
+        Refusal::Damaged
+    }
+}

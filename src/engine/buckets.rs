@@ -1,0 +1,138 @@
+//! Buckets: every core knows all of them, the coordinator's log holds them.
+//!
+//! A bucket is true once it is on stable storage there and every core has it. Deleting one stops changes in
+//! it on all cores, sees that all are empty, commits or goes back. Changes of the set come one at a time.
+
+use crate::engine::Machine;
+use crate::engine::core::{COORDINATOR, Core, ReplyTo};
+use crate::engine::entry::Bucket;
+use crate::engine::message::{Mutation, Outcome, Refusal, Reply, Request};
+use crate::index::key::{self, BucketId};
+use futures_channel::oneshot;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
+
+/// The buckets as one core knows them.
+#[derive(Default)]
+pub struct BucketTable {
+    by_name: BTreeMap<String, Bucket>,
+    state: HashMap<BucketId, State>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum State {
+    Open,
+    /// Being deleted.
+    Frozen,
+}
+
+impl BucketTable {
+    pub fn get(&self, name: &str) -> Option<&Bucket> {
+        self.by_name.get(name)
+    }
+
+    /// Buckets in order of name.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bucket)> {
+        self.by_name.iter().map(|(name, bucket)| (name.as_str(), bucket))
+    }
+
+    pub fn contains(&self, id: BucketId) -> bool {
+        self.state.contains_key(&id)
+    }
+
+    /// Whether changes in the bucket may be queued.
+    pub fn accepts(&self, id: BucketId) -> Result<(), Refusal> {
+        match self.state.get(&id) {
+            None => Err(Refusal::NoSuchBucket),
+            Some(State::Frozen) => Err(Refusal::BucketBusy),
+            Some(State::Open) => Ok(()),
+        }
+    }
+
+    pub fn install(&mut self, name: String, bucket: Bucket) {
+        self.state.insert(bucket.id, State::Open);
+        self.by_name.insert(name, bucket);
+    }
+
+    pub fn thaw(&mut self, id: BucketId) {
+        self.set(id, State::Open);
+    }
+
+    fn freeze(&mut self, id: BucketId) {
+        self.set(id, State::Frozen);
+    }
+
+    fn set(&mut self, id: BucketId, state: State) {
+        if let Some(present) = self.state.get_mut(&id) {
+            *present = state;
+        }
+    }
+
+    fn remove(&mut self, name: &str, id: BucketId) {
+        self.state.remove(&id);
+        self.by_name.remove(name);
+    }
+}
+
+impl<I: Machine> Core<I> {
+    /// Coordinator: makes a bucket true everywhere.
+    pub async fn create_bucket_everywhere(self: &Rc<Self>, name: String) -> Result<Bucket, Refusal> {
+        let _turn = self.bucket_changes.lock().await;
+        let outcome = self.mutate_here(Mutation::PutBucket { name: name.clone() }).await?;
+        let bucket = Bucket { id: BucketId(outcome.sequence), created_ms: outcome.modified_ms };
+        self.call_all(|| Request::InstallBucket { name: name.clone(), bucket: bucket.clone() }).await;
+        Ok(bucket)
+    }
+
+    /// Coordinator: deletes a bucket everywhere, if it is empty.
+    pub async fn delete_bucket_everywhere(self: &Rc<Self>, name: String) -> Result<Bucket, Refusal> {
+        let _turn = self.bucket_changes.lock().await;
+        let bucket = self.buckets.borrow().get(&name).cloned().ok_or(Refusal::NoSuchBucket)?;
+        let replies = self.call_all(|| Request::FreezeBucket { bucket: bucket.id }).await;
+        let empty = replies.iter().all(|reply| matches!(reply, Reply::Empty(true)));
+        let removed = match empty {
+            true => self.mutate_here(Mutation::RemoveBucket { name: name.clone() }).await,
+            false => Err(Refusal::BucketNotEmpty),
+        };
+        match removed {
+            Ok(_) => {
+                self.call_all(|| Request::DropBucket { name: name.clone(), bucket: bucket.id }).await;
+                Ok(bucket)
+            }
+            Err(refusal) => {
+                self.call_all(|| Request::ThawBucket { bucket: bucket.id }).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// Refuses changes in the bucket from now on; says whether it holds no object once those queued are through.
+    pub async fn freeze_bucket(self: &Rc<Self>, bucket: BucketId) -> bool {
+        self.buckets.borrow_mut().freeze(bucket);
+        self.commits_settled().await;
+        let prefix = key::object_prefix(bucket, b"");
+        let index = self.index.borrow();
+        index.prefixed(&prefix).next().is_none()
+    }
+
+    /// Forgets a bucket, and the uploads in it that nobody finished.
+    pub fn drop_bucket(self: &Rc<Self>, name: &str, bucket: BucketId) {
+        self.buckets.borrow_mut().remove(name, bucket);
+        let prefix = key::upload_prefix(bucket, b"");
+        let orphans: Vec<Vec<u8>> = self.index.borrow().prefixed(&prefix).map(|(key, _)| key.to_vec()).collect();
+        for orphan in orphans {
+            let entry = self.index.borrow_mut().remove(&orphan).expect("found above");
+            self.release(&orphan, &entry, &BTreeSet::new());
+        }
+    }
+
+    async fn mutate_here(self: &Rc<Self>, mutation: Mutation) -> Result<Outcome, Refusal> {
+        assert!(self.io.core() == COORDINATOR, "the coordinator's log holds the buckets");
+        let (sender, receiver) = oneshot::channel();
+        self.mutate(mutation, ReplyTo::Local(sender));
+        match receiver.await.expect("every change is answered") {
+            Reply::Outcome(outcome) => outcome,
+            other => unreachable!("a change is answered by its outcome, not {other:?}"),
+        }
+    }
+}

@@ -1,0 +1,464 @@
+//! Recovery: reading the logs of all cores, whoever wrote them, and giving each key to its present owner.
+//!
+//! 1. Each core reads the headers of its share of the segments, and the first batch of each log: there a
+//!    batch that failed is declared void. The coordinator gathers this survey and everyone gets all of it.
+//! 2. Each core scans its share of the logs and sends each change to the core that owns the key now, which
+//!    keeps the one with the highest sequence.
+//! 3. The coordinator, which owns the buckets, makes them known. Then each owner drops tombstones, entries of
+//!    buckets that are gone and parts of uploads that are, and accounts for what is left.
+//!
+//! A torn tail ends a log. Damage in the middle is an alarm, and what follows it is kept.
+
+use crate::engine::core::{COORDINATOR, Core, ReplyTo};
+use crate::engine::entry::{Bucket, Object, Part, Upload};
+use crate::engine::group_commit::extents_of;
+use crate::engine::message::{Found, FoundSegment, PoisonedTail, RecoveredChange, Reply, Request, Survey};
+use crate::engine::Machine;
+use crate::index::Entry;
+use crate::index::key::{self, Named};
+use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
+use crate::limits::SEGMENT_HEADER_BYTES;
+use crate::log::{BatchRef, Change, HeaderError, LogScanner, RecordKind, ScanStep, SegmentHeader, SegmentKind, change_length};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::rc::Rc;
+
+/// Bytes that a scan reads at a time.
+const SCAN_BYTES: u32 = 1 << 20;
+/// Bytes of changes that go to another core in one message.
+const RECOVERED_BYTES_MAX: usize = 256 * 1024;
+
+/// What recovery found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Recovered {
+    pub objects: u64,
+    pub uploads: u64,
+    pub buckets: u64,
+    /// Records read from logs.
+    pub records: u64,
+    /// Batches that were durable once and are damaged now.
+    pub batches_damaged: u64,
+    /// Segments whose header is damaged.
+    pub segments_unreadable: u64,
+}
+
+/// Why a volume cannot be opened.
+#[derive(Debug)]
+pub enum RecoverError {
+    Disk { segment: Option<SegmentId>, error: std::io::Error },
+    /// A segment was written by a later release.
+    Newer { segment: SegmentId, version: u16 },
+    /// A segment belongs to another volume.
+    Foreign { segment: SegmentId },
+}
+
+impl fmt::Display for RecoverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RecoverError::Disk { segment: Some(segment), error } => write!(f, "segment {segment}: {error}"),
+            RecoverError::Disk { segment: None, error } => write!(f, "the segments cannot be listed: {error}"),
+            RecoverError::Newer { segment, version } => write!(
+                f,
+                "segment {segment} has format version {version}, which a later release wrote; start that release"
+            ),
+            RecoverError::Foreign { segment } => {
+                write!(f, "segment {segment} belongs to another volume; take its file away and start again")
+            }
+        }
+    }
+}
+
+impl std::error::Error for RecoverError {}
+
+/// What a core, and the coordinator for all, has gathered so far.
+#[derive(Default)]
+pub struct Assembly {
+    /// Of keys that this core owns: the change with the highest sequence.
+    changes: BTreeMap<Vec<u8>, RecoveredChange>,
+    /// Coordinator: surveys that have arrived, and who waits for all of them.
+    survey: Survey,
+    surveyors: Vec<ReplyTo>,
+    /// Coordinator: cores waiting at each stage.
+    waiting: BTreeMap<u8, Vec<ReplyTo>>,
+}
+
+const STAGE_SCANNED: u8 = 1;
+const STAGE_BUCKETS: u8 = 2;
+const STAGE_ACCOUNTED: u8 = 3;
+
+impl<I: Machine> Core<I> {
+    /// Rebuilds this core's share of the state. Every core of the run calls this once.
+    pub async fn recover(self: &Rc<Self>) -> Result<Recovered, RecoverError> {
+        let mut recovered = Recovered::default();
+        let surveyed = self.survey_share(&mut recovered).await?;
+        let logs = surveyed.logs;
+        let Reply::Surveyed(survey) = self.call(COORDINATOR, Request::Survey(surveyed.survey)).await else {
+            unreachable!("a survey is answered by one")
+        };
+        for header in &logs {
+            self.scan(header, &survey.poisoned, &mut recovered).await?;
+        }
+        self.barrier(STAGE_SCANNED).await;
+        if self.is_coordinator() {
+            self.install_recovered_buckets(&mut recovered).await;
+        }
+        self.barrier(STAGE_BUCKETS).await;
+        self.adopt(&mut recovered);
+        self.flush_ledger();
+        self.barrier(STAGE_ACCOUNTED).await;
+        if self.is_coordinator() {
+            self.open_space();
+        }
+        Ok(recovered)
+    }
+
+    async fn survey_share(&self, recovered: &mut Recovered) -> Result<ShareSurvey, RecoverError> {
+        let mut share = ShareSurvey::default();
+        let segments = self.io.segments().await.map_err(|error| RecoverError::Disk { segment: None, error })?;
+        for segment in segments {
+            if segment.0 as usize % self.io.cores() != self.io.core().0 as usize {
+                continue;
+            }
+            let (header, content, generation) = match self.read_header(segment).await? {
+                Ok(header) => {
+                    let content = match header.kind {
+                        SegmentKind::Log => Found::Log,
+                        SegmentKind::Data => Found::Data,
+                        SegmentKind::Free => Found::Free,
+                    };
+                    (Some(header), content, header.generation)
+                }
+                Err(HeaderError::NotWritten) => (None, Found::Free, 0),
+                Err(HeaderError::NewerVersion(version)) => return Err(RecoverError::Newer { segment, version }),
+                Err(HeaderError::OtherVolume) => return Err(RecoverError::Foreign { segment }),
+                Err(error) => {
+                    eprintln!("weft: segment {segment} has a damaged header ({error:?}); nothing in it is touched");
+                    recovered.segments_unreadable += 1;
+                    (None, Found::Unreadable, 0)
+                }
+            };
+            share.survey.segments.push(FoundSegment { segment, generation, content });
+            if let Some(header) = header.filter(|header| header.kind == SegmentKind::Log) {
+                share.survey.poisoned.extend(self.poison_in(&header).await?);
+                share.logs.push(header);
+            }
+        }
+        Ok(share)
+    }
+
+    async fn read_header(&self, segment: SegmentId) -> Result<Result<SegmentHeader, HeaderError>, RecoverError> {
+        let bytes = self.read_window(segment, 0, SEGMENT_HEADER_BYTES).await?;
+        let shape = self.io.volume();
+        let header = SegmentHeader::decode(&bytes);
+        Ok(header.and_then(|header| {
+            header.expect(&self.io.volume_id(), shape.segment_size_bytes, segment.0)?;
+            Ok(header)
+        }))
+    }
+
+    /// The poison records at the front of a log's first batch.
+    async fn poison_in(&self, header: &SegmentHeader) -> Result<Vec<PoisonedTail>, RecoverError> {
+        let mut scan = Scan::new(header, 64 * 1024);
+        let mut poisoned = Vec::new();
+        scan.first_batch_only = true;
+        self.for_each_batch(&mut scan, |batch, _| {
+            for record in batch.records() {
+                let RecordKind::Poison(poison) = record.kind() else { break };
+                let segment = SegmentId(poison.segment);
+                poisoned.push(PoisonedTail { segment, generation: poison.generation, offset: poison.offset });
+            }
+            Vec::new()
+        })
+        .await?;
+        Ok(poisoned)
+    }
+
+    /// Reads a whole log and sends its changes to their owners.
+    async fn scan(
+        self: &Rc<Self>,
+        header: &SegmentHeader,
+        poisoned: &[PoisonedTail],
+        recovered: &mut Recovered,
+    ) -> Result<(), RecoverError> {
+        let segment = SegmentId(header.segment);
+        let void_from = poisoned
+            .iter()
+            .filter(|tail| tail.segment == segment && tail.generation == header.generation)
+            .map(|tail| tail.offset)
+            .min();
+        let mut scan = Scan::new(header, SCAN_BYTES);
+        let mut records = 0;
+        let mut tombstones = 0;
+        self.for_each_batch(&mut scan, |batch, _| {
+            if void_from.is_some_and(|from| batch.offset_in_segment() >= from) {
+                return Vec::new();
+            }
+            let mut changes = Vec::new();
+            for record in batch.records() {
+                records += 1;
+                if matches!(record.kind(), RecordKind::Poison(_)) {
+                    tombstones += 1;
+                }
+                for change in record.changes() {
+                    tombstones += u32::from(matches!(change, Change::Delete { .. }));
+                    changes.push(recovered_change(segment, record.sequence(), change));
+                }
+            }
+            changes
+        })
+        .await?;
+        recovered.records += records;
+        recovered.batches_damaged += scan.batches_damaged;
+        for _ in 0..tombstones {
+            self.account_tombstone(segment);
+        }
+        Ok(())
+    }
+
+    /// Feeds the batches of a log to `read`, and what it returns to the owners of the keys.
+    async fn for_each_batch(
+        &self,
+        scan: &mut Scan,
+        mut read: impl FnMut(BatchRef<'_>, &mut u64) -> Vec<RecoveredChange>,
+    ) -> Result<(), RecoverError> {
+        let segment = SegmentId(scan.header.segment);
+        let mut scanner = LogScanner::new(&scan.header);
+        let (mut window, mut offset) = (Vec::new(), 0);
+        loop {
+            let mut out = Vec::new();
+            match scanner.next(&window, offset) {
+                ScanStep::NeedMore { from, length_min } => {
+                    let rest = scan.header.segment_size_bytes - from;
+                    window = self.read_window(segment, from, length_min.max(scan.window_bytes).min(rest)).await?;
+                    offset = from;
+                    continue;
+                }
+                ScanStep::Batch(batch) => out = read(batch, &mut scan.batches_damaged),
+                ScanStep::Salvaged(batch) => out = read(batch, &mut scan.batches_damaged),
+                ScanStep::Damaged { from, to, batches_lost } => {
+                    eprintln!(
+                        "weft: log segment {segment}: bytes {from} to {to} are damaged: at least {batches_lost} \
+                         batches of acknowledged changes are gone; what follows is kept"
+                    );
+                    scan.batches_damaged += u64::from(batches_lost);
+                }
+                ScanStep::End { .. } => return Ok(()),
+            }
+            self.send_recovered(out).await;
+            if scan.first_batch_only {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn send_recovered(&self, changes: Vec<RecoveredChange>) {
+        let mut by_core: BTreeMap<CoreId, (usize, Vec<RecoveredChange>)> = BTreeMap::new();
+        for change in changes {
+            let owner = match key::parse(&change.key) {
+                Some(Named::Object { bucket, key }) => self.owner(bucket, &key),
+                Some(Named::Upload { bucket, key, .. } | Named::Part { bucket, key, .. }) => self.owner(bucket, &key),
+                Some(Named::Bucket { .. }) => COORDINATOR,
+                None => {
+                    eprintln!("weft: a record names a key that this release does not know; it is left alone");
+                    continue;
+                }
+            };
+            let (bytes, batch) = by_core.entry(owner).or_default();
+            *bytes += change.key.len() + change.value.as_ref().map_or(0, |value| value.len());
+            batch.push(change);
+            if *bytes >= RECOVERED_BYTES_MAX {
+                let (_, batch) = by_core.remove(&owner).expect("just filled");
+                self.give(owner, batch).await;
+            }
+        }
+        for (owner, (_, batch)) in by_core {
+            self.give(owner, batch).await;
+        }
+    }
+
+    async fn give(&self, owner: CoreId, changes: Vec<RecoveredChange>) {
+        if owner == self.io.core() {
+            self.take_recovered(changes);
+        } else {
+            // Waiting for the answer bounds what is in flight to one message a core.
+            self.call_remote(owner, Request::Recovered(changes)).await;
+        }
+    }
+
+    /// Keeps the latest change of each key.
+    pub fn take_recovered(&self, changes: Vec<RecoveredChange>) {
+        let mut assembly = self.assembly.borrow_mut();
+        for change in changes {
+            match assembly.changes.get(&change.key) {
+                Some(known) if known.sequence >= change.sequence => {}
+                _ => drop(assembly.changes.insert(change.key.clone(), change)),
+            }
+        }
+    }
+
+    async fn install_recovered_buckets(self: &Rc<Self>, recovered: &mut Recovered) {
+        let found: Vec<(String, Bucket)> = {
+            let assembly = self.assembly.borrow();
+            let values = assembly.changes.iter().filter_map(|(key, change)| Some((key, change.value.as_ref()?)));
+            let buckets = values.filter_map(|(index_key, value)| match key::parse(index_key)? {
+                Named::Bucket { name } => Some((String::from_utf8(name).ok()?, Bucket::decode(value)?)),
+                Named::Object { .. } | Named::Upload { .. } | Named::Part { .. } => None,
+            });
+            buckets.collect()
+        };
+        recovered.buckets = found.len() as u64;
+        for (name, bucket) in found {
+            self.call_all(|| Request::InstallBucket { name: name.clone(), bucket: bucket.clone() }).await;
+        }
+    }
+
+    /// Makes what was recovered the index, without what is gone.
+    fn adopt(self: &Rc<Self>, recovered: &mut Recovered) {
+        let changes = std::mem::take(&mut self.assembly.borrow_mut().changes);
+        for (index_key, change) in changes {
+            let Some(value) = change.value else { continue };
+            if !self.is_sound(&index_key, &value, recovered) {
+                continue;
+            }
+            // Parts sort right behind their upload, so it was adopted before them if it is still there.
+            let entry = Entry {
+                sequence: change.sequence,
+                home_segment: change.home_segment.0,
+                home_bytes: change.home_bytes,
+                value,
+            };
+            self.account_here(change.home_segment, i64::from(change.home_bytes));
+            for extent in extents_of(&index_key, &entry.value) {
+                self.account_here(extent.segment, i64::from(extent.disk_bytes()));
+            }
+            self.index.borrow_mut().put(&index_key, entry);
+        }
+    }
+
+    /// Whether an entry's bucket and upload exist, and its value can be read.
+    fn is_sound(&self, index_key: &[u8], value: &[u8], recovered: &mut Recovered) -> bool {
+        let buckets = self.buckets.borrow();
+        let readable = match key::parse(index_key).expect("checked when it was sent") {
+            Named::Object { bucket, .. } => {
+                if !buckets.contains(bucket) {
+                    return false;
+                }
+                recovered.objects += 1;
+                Object::decode(value).is_some_and(|object| self.are_within_volume(&object.extents))
+            }
+            Named::Upload { bucket, .. } => {
+                if !buckets.contains(bucket) {
+                    return false;
+                }
+                recovered.uploads += 1;
+                Upload::decode(value).is_some()
+            }
+            Named::Part { bucket, key, upload, .. } => {
+                if self.index.borrow().get(&key::upload(bucket, &key, upload)).is_none() {
+                    return false;
+                }
+                Part::decode(value).is_some_and(|part| self.are_within_volume(&part.extents))
+            }
+            Named::Bucket { .. } => Bucket::decode(value).is_some(),
+        };
+        if !readable {
+            eprintln!("weft: a record holds a value that this release cannot read; its key is left out");
+        }
+        readable
+    }
+
+    fn are_within_volume(&self, extents: &[crate::engine::entry::Extent]) -> bool {
+        let shape = self.io.volume();
+        extents.iter().all(|extent| {
+            extent.segment.0 < shape.segments_max
+                && u64::from(extent.offset) + u64::from(extent.disk_bytes()) <= u64::from(shape.segment_size_bytes)
+        })
+    }
+
+    /// Reads a stretch of a segment, in operations of at most [`SCAN_BYTES`].
+    async fn read_window(&self, segment: SegmentId, from: u32, length: u32) -> Result<Vec<u8>, RecoverError> {
+        debug_assert!(length.is_multiple_of(DISK_ALIGN_BYTES as u32));
+        let mut window = Vec::with_capacity(length as usize);
+        let mut at = from;
+        while at < from + length {
+            let piece = (from + length - at).min(SCAN_BYTES);
+            let read = self.io.read(segment, at, piece).await;
+            let read = read.map_err(|error| RecoverError::Disk { segment: Some(segment), error })?;
+            window.extend_from_slice(read.as_ref());
+            at += piece;
+        }
+        Ok(window)
+    }
+
+    async fn barrier(self: &Rc<Self>, stage: u8) {
+        self.call(COORDINATOR, Request::Barrier { stage }).await;
+    }
+
+    /// Coordinator: a core has come to a stage; when all have, all go on.
+    pub fn arrive(self: &Rc<Self>, stage: u8, to: ReplyTo) {
+        let all = {
+            let mut assembly = self.assembly.borrow_mut();
+            let waiting = assembly.waiting.entry(stage).or_default();
+            waiting.push(to);
+            if waiting.len() < self.io.cores() {
+                return;
+            }
+            assembly.waiting.remove(&stage).expect("just filled")
+        };
+        for to in all {
+            self.reply(to, Reply::Done);
+        }
+    }
+
+    /// Coordinator: a core's survey; when all are in, everyone gets all.
+    pub fn take_survey(self: &Rc<Self>, survey: Survey, to: ReplyTo) {
+        let (all, surveyors) = {
+            let mut assembly = self.assembly.borrow_mut();
+            assembly.survey.segments.extend(survey.segments);
+            assembly.survey.poisoned.extend(survey.poisoned);
+            assembly.surveyors.push(to);
+            if assembly.surveyors.len() < self.io.cores() {
+                return;
+            }
+            (std::mem::take(&mut assembly.survey), std::mem::take(&mut assembly.surveyors))
+        };
+        self.space.borrow_mut().survey(&all);
+        for to in surveyors {
+            self.reply(to, Reply::Surveyed(all.clone()));
+        }
+    }
+}
+
+#[derive(Default)]
+struct ShareSurvey {
+    survey: Survey,
+    logs: Vec<SegmentHeader>,
+}
+
+/// A scan of one log.
+struct Scan {
+    header: SegmentHeader,
+    window_bytes: u32,
+    first_batch_only: bool,
+    batches_damaged: u64,
+}
+
+impl Scan {
+    fn new(header: &SegmentHeader, window_bytes: u32) -> Scan {
+        Scan { header: *header, window_bytes, first_batch_only: false, batches_damaged: 0 }
+    }
+}
+
+fn recovered_change(home_segment: SegmentId, sequence: u64, change: Change<'_>) -> RecoveredChange {
+    let (key, value) = (change.key(), change.value());
+    RecoveredChange {
+        key: key.to_vec(),
+        sequence,
+        home_segment,
+        home_bytes: change_length(key.len(), value.len()) as u32,
+        value: match change {
+            Change::Put { value, .. } => Some(value.into()),
+            Change::Delete { .. } => None,
+        },
+    }
+}

@@ -1,0 +1,284 @@
+//! A core's segments: the supply made ready ahead of need, and the one that large bodies go to.
+//!
+//! A segment is handed out with its header on stable storage. At its end it is sealed: from then on its
+//! content only dies. The core writes only to segments that it was given, and each place once.
+
+use crate::engine::Machine;
+use crate::engine::core::{COORDINATOR, Core};
+use crate::engine::message::{Allocation, Content, Note, Purpose, Refusal, Reply, Request};
+use crate::io::SegmentId;
+use crate::limits::{BLOCK_BYTES, RESERVATION_BYTES_MAX, SEGMENT_HEADER_BYTES};
+use crate::log::{SegmentHeader, SegmentKind, disk_bytes_for};
+use futures_channel::oneshot;
+use futures_util::lock::Mutex;
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::rc::Rc;
+
+/// Segments that are ready before anyone needs them, and who waits for one.
+#[derive(Default)]
+pub struct Supply {
+    log: RefCell<Shelf>,
+    data: RefCell<Shelf>,
+    /// The coordinator has no segment for growth.
+    full: Cell<bool>,
+}
+
+#[derive(Default)]
+struct Shelf {
+    spare: VecDeque<SegmentHeader>,
+    waiting: VecDeque<oneshot::Sender<Result<SegmentHeader, Refusal>>>,
+}
+
+impl Supply {
+    /// Whether the volume has no room for what grows it.
+    pub fn is_full(&self) -> bool {
+        self.full.get()
+    }
+
+    fn shelf(&self, content: Content) -> &RefCell<Shelf> {
+        match content {
+            Content::Log => &self.log,
+            Content::Data => &self.data,
+        }
+    }
+}
+
+impl<I: Machine> Core<I> {
+    /// Gets the first segments of both kinds ready.
+    pub fn stock(self: &Rc<Self>) {
+        self.order_segment(Content::Log, Purpose::Growth);
+        self.order_segment(Content::Data, Purpose::Growth);
+    }
+
+    /// A segment to fill, its header durable; the next one is being made ready.
+    pub async fn take_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {
+        let spare = self.supply.shelf(content).borrow_mut().spare.pop_front();
+        if let Some(header) = spare {
+            self.order_segment(content, Purpose::Growth);
+            return Ok(header);
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.supply.shelf(content).borrow_mut().waiting.push_back(sender);
+        self.order_segment(content, purpose);
+        receiver.await.expect("every order is answered")
+    }
+
+    /// There is room again: growth is accepted, and the shelves are filled.
+    pub fn space_freed(self: &Rc<Self>) {
+        if self.supply.full.replace(false) {
+            for content in [Content::Log, Content::Data] {
+                if self.supply.shelf(content).borrow().spare.is_empty() {
+                    self.order_segment(content, Purpose::Growth);
+                }
+            }
+        }
+    }
+
+    /// No byte will be added to a segment, and none is being written.
+    pub fn seal(self: &Rc<Self>, segment: SegmentId) {
+        self.flush_ledger();
+        self.note(COORDINATOR, Note::Sealed { segment });
+    }
+
+    fn order_segment(self: &Rc<Self>, content: Content, purpose: Purpose) {
+        let core = self.clone();
+        self.io.spawn(async move {
+            let result = core.prepare_segment(content, purpose).await;
+            if result == Err(Refusal::Full) && purpose == Purpose::Growth {
+                core.supply.full.set(true);
+            }
+            let mut shelf = core.supply.shelf(content).borrow_mut();
+            match (result, shelf.waiting.pop_front()) {
+                (result, Some(waiting)) => drop(waiting.send(result)),
+                (Ok(header), None) => shelf.spare.push_back(header),
+                (Err(_), None) => {}
+            }
+        });
+    }
+
+    async fn prepare_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {
+        let reply = self.call(COORDINATOR, Request::Allocate { content, purpose }).await;
+        let Reply::Allocated(allocated) = reply else { unreachable!("an allocation is answered by one") };
+        let Allocation { segment, generation } = allocated?;
+        let kind = match content {
+            Content::Log => SegmentKind::Log,
+            Content::Data => SegmentKind::Data,
+        };
+        let header = self.segment_header(segment, kind, generation);
+        let prepared = async {
+            self.io.allocate(segment).await?;
+            self.write_header(&header).await
+        };
+        match prepared.await {
+            Ok(()) => Ok(header),
+            Err(error) => {
+                eprintln!("weft: segment {segment} cannot be made ready: {error}; it is left out");
+                self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
+                Err(Refusal::Full)
+            }
+        }
+    }
+
+    pub fn segment_header(&self, segment: SegmentId, kind: SegmentKind, generation: u64) -> SegmentHeader {
+        let shape = self.io.volume();
+        SegmentHeader {
+            kind,
+            segment: segment.0,
+            generation,
+            epoch: self.io.boot_epoch(),
+            core: self.io.core().0,
+            volume_id: self.io.volume_id(),
+            segment_size_bytes: shape.segment_size_bytes,
+        }
+    }
+
+    /// Writes a segment's header and syncs it.
+    pub async fn write_header(&self, header: &SegmentHeader) -> std::io::Result<()> {
+        let mut buffer = self.io.buffer(SEGMENT_HEADER_BYTES as usize);
+        buffer.as_mut().copy_from_slice(&header.encode());
+        self.io.write(SegmentId(header.segment), 0, buffer).await?;
+        self.io.sync(SegmentId(header.segment)).await
+    }
+}
+
+/// The segment that large bodies of this core go to.
+#[derive(Default)]
+pub struct DataTail {
+    current: RefCell<Option<Rc<DataSegment>>>,
+    /// One task at a time goes for the next segment.
+    turning: Mutex<()>,
+}
+
+/// A segment that blocks are written to. It is sealed when nothing more will be written: when the tail has
+/// moved on and the last reservation in it is over.
+pub struct DataSegment {
+    pub id: SegmentId,
+    cursor: Cell<u32>,
+    end: u32,
+    reservations: Cell<usize>,
+    passed: Cell<bool>,
+    /// Set by a failed write or sync: nothing in it is acknowledged any more.
+    pub failed: Cell<bool>,
+    syncing: RefCell<GroupSync>,
+}
+
+/// Callers that share a sync.
+#[derive(Default)]
+struct GroupSync {
+    running: bool,
+    waiting: Vec<oneshot::Sender<bool>>,
+}
+
+/// A place for a run of blocks.
+pub struct Reservation {
+    pub segment: Rc<DataSegment>,
+    pub offset: u32,
+    /// Bytes on disk; a multiple of the alignment.
+    pub disk_bytes: u32,
+}
+
+impl DataSegment {
+    fn take(&self, wanted_bytes: u32) -> Option<u32> {
+        let room = self.end - self.cursor.get();
+        let whole_blocks = room - room % BLOCK_BYTES as u32;
+        let taken = if wanted_bytes <= room { wanted_bytes } else { whole_blocks };
+        (taken > 0).then(|| {
+            self.cursor.set(self.cursor.get() + taken);
+            self.reservations.set(self.reservations.get() + 1);
+            taken
+        })
+    }
+}
+
+impl<I: Machine> Core<I> {
+    /// Reserves room for up to `payload_bytes` body bytes; what it gives may hold fewer.
+    pub async fn reserve(self: &Rc<Self>, payload_bytes: u64) -> Result<Reservation, Refusal> {
+        let payload_bytes = payload_bytes.min(RESERVATION_BYTES_MAX);
+        let wanted = disk_bytes_for(payload_bytes).min(RESERVATION_BYTES_MAX) as u32;
+        loop {
+            if let Some(reservation) = self.reserve_in_current(wanted) {
+                return Ok(reservation);
+            }
+            let _turn = self.data.turning.lock().await;
+            if let Some(reservation) = self.reserve_in_current(wanted) {
+                return Ok(reservation);
+            }
+            let header = self.take_segment(Content::Data, Purpose::Growth).await?;
+            let next = Rc::new(DataSegment {
+                id: SegmentId(header.segment),
+                cursor: Cell::new(SEGMENT_HEADER_BYTES),
+                end: header.segment_size_bytes,
+                reservations: Cell::new(0),
+                passed: Cell::new(false),
+                failed: Cell::new(false),
+                syncing: RefCell::default(),
+            });
+            let passed = self.data.current.borrow_mut().replace(next);
+            if let Some(passed) = passed {
+                passed.passed.set(true);
+                self.seal_if_over(&passed);
+            }
+        }
+    }
+
+    fn reserve_in_current(self: &Rc<Self>, wanted: u32) -> Option<Reservation> {
+        let segment = self.data.current.borrow().clone().filter(|segment| !segment.failed.get())?;
+        let offset = segment.cursor.get();
+        let disk_bytes = segment.take(wanted)?;
+        self.account_here(segment.id, i64::from(disk_bytes));
+        Some(Reservation { segment, offset, disk_bytes })
+    }
+
+    /// A reservation has no write in flight and gets no more.
+    pub fn end_reservation(self: &Rc<Self>, segment: &Rc<DataSegment>) {
+        segment.reservations.set(segment.reservations.get() - 1);
+        self.seal_if_over(segment);
+    }
+
+    fn seal_if_over(self: &Rc<Self>, segment: &DataSegment) {
+        if segment.passed.get() && segment.reservations.get() == 0 {
+            self.seal(segment.id);
+        }
+    }
+
+    /// Makes what was written to `segment` before this call durable, in one sync with all who ask meanwhile.
+    pub async fn sync_data(self: &Rc<Self>, segment: &Rc<DataSegment>) -> Result<(), Refusal> {
+        let (sender, receiver) = oneshot::channel();
+        let start = {
+            let mut syncing = segment.syncing.borrow_mut();
+            syncing.waiting.push(sender);
+            !std::mem::replace(&mut syncing.running, true)
+        };
+        if start {
+            let (core, segment) = (self.clone(), segment.clone());
+            self.io.spawn(async move { core.run_syncs(&segment).await });
+        }
+        match receiver.await {
+            Ok(true) => Ok(()),
+            Ok(false) | Err(_) => Err(Refusal::DiskFailed),
+        }
+    }
+
+    async fn run_syncs(&self, segment: &DataSegment) {
+        loop {
+            // Who asks while a sync runs waits for the next: its writes may have come too late for this one.
+            let waiting = std::mem::take(&mut segment.syncing.borrow_mut().waiting);
+            if waiting.is_empty() {
+                segment.syncing.borrow_mut().running = false;
+                return;
+            }
+            if !segment.failed.get() {
+                self.counters.data_syncs.set(self.counters.data_syncs.get() + 1);
+                if let Err(error) = self.io.sync(segment.id).await {
+                    eprintln!("weft: data segment {}: sync: {error}; it takes no more", segment.id);
+                    self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
+                    segment.failed.set(true);
+                }
+            }
+            for waiting in waiting {
+                let _ = waiting.send(!segment.failed.get()); // A requester that is gone is no error.
+            }
+        }
+    }
+}

@@ -1,0 +1,319 @@
+//! Where there is room: which segments are free, and how many live bytes each of the others holds.
+//!
+//! The coordinator keeps the table; each core tells it what died and what came to life, gathered by segment
+//! (its ledger). Invariants: a segment is reused only when it is sealed, nothing in it is live, and no read
+//! that could meet it is in flight; a log segment that holds tombstones outlives every older log segment, and
+//! is marked free on disk first, so that no deleted key comes back.
+
+use crate::engine::Machine;
+use crate::engine::core::{COORDINATOR, Core, ReplyTo};
+use crate::engine::message::{
+    Allocation, Content, Found, Note, Purpose, Refusal, Reply, SpaceDelta, Survey,
+};
+use crate::io::{CoreId, SegmentId};
+use crate::log::SegmentKind;
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A core's changes of live bytes that the coordinator does not know yet.
+#[derive(Default)]
+pub struct Ledger {
+    deltas: RefCell<BTreeMap<SegmentId, (i64, u32)>>,
+    flush_planned: Cell<bool>,
+}
+
+/// How long a change of live bytes may wait for company.
+const LEDGER_DELAY: Duration = Duration::from_millis(20);
+
+/// What the coordinator knows of the volume's segments.
+pub struct SpaceTable {
+    segments: Vec<Segment>,
+    /// Free and written before: no new blocks to allocate.
+    recycled: VecDeque<SegmentId>,
+    /// Free and never made.
+    fresh: VecDeque<SegmentId>,
+    next_generation: u64,
+    /// Lives of log segments that are not free, oldest first.
+    logs: BTreeMap<u64, SegmentId>,
+    /// Sealed, and nothing live: free as soon as the rules allow.
+    empty: BTreeSet<SegmentId>,
+    /// Cores that were refused.
+    refused: BTreeSet<CoreId>,
+    cores: usize,
+    /// Segments kept back for what makes room.
+    reserve: usize,
+    /// False until recovery has accounted for everything.
+    open: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Segment {
+    status: Status,
+    generation: u64,
+    live_bytes: i64,
+    tombstones: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    Free,
+    Open(Content),
+    Sealed(Content),
+    /// Waiting until no core reads it.
+    Retiring { content: Content, cores_left: usize },
+    /// Damaged or failed: never reused in this run.
+    Unusable,
+}
+
+/// How much of the volume is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SpaceUse {
+    pub segments: usize,
+    pub free: usize,
+    pub live_bytes: u64,
+}
+
+impl SpaceTable {
+    pub fn new(segments_max: u32, cores: usize) -> SpaceTable {
+        let free = Segment { status: Status::Free, generation: 0, live_bytes: 0, tombstones: 0 };
+        SpaceTable {
+            segments: vec![free; segments_max as usize],
+            recycled: VecDeque::new(),
+            fresh: (0..segments_max).map(SegmentId).collect(),
+            next_generation: 1,
+            logs: BTreeMap::new(),
+            empty: BTreeSet::new(),
+            refused: BTreeSet::new(),
+            cores,
+            reserve: 2 * cores,
+            open: false,
+        }
+    }
+
+    /// Takes what was found at start; every segment in use counts as sealed.
+    pub fn survey(&mut self, survey: &Survey) {
+        for found in &survey.segments {
+            let Some(segment) = self.segments.get_mut(found.segment.0 as usize) else { continue };
+            self.fresh.retain(|&fresh| fresh != found.segment);
+            self.next_generation = self.next_generation.max(found.generation + 1);
+            segment.generation = found.generation;
+            segment.status = match found.content {
+                Found::Log => Status::Sealed(Content::Log),
+                Found::Data => Status::Sealed(Content::Data),
+                Found::Free => Status::Free,
+                Found::Unreadable => Status::Unusable,
+            };
+            match found.content {
+                Found::Log => drop(self.logs.insert(found.generation, found.segment)),
+                Found::Free => self.recycled.push_back(found.segment),
+                Found::Data | Found::Unreadable => {}
+            }
+        }
+    }
+
+    pub fn usage(&self) -> SpaceUse {
+        SpaceUse {
+            segments: self.segments.len(),
+            free: self.recycled.len() + self.fresh.len(),
+            live_bytes: self.segments.iter().map(|segment| segment.live_bytes.max(0) as u64).sum(),
+        }
+    }
+
+    fn allocate(&mut self, content: Content, purpose: Purpose) -> Result<Allocation, Refusal> {
+        let free = self.recycled.len() + self.fresh.len();
+        if free == 0 || purpose == Purpose::Growth && free <= self.reserve {
+            return Err(Refusal::Full);
+        }
+        let id = self.recycled.pop_front().or_else(|| self.fresh.pop_front()).expect("one is free");
+        let generation = self.next_generation;
+        self.next_generation += 1;
+        let status = Status::Open(content);
+        self.segments[id.0 as usize] = Segment { status, generation, live_bytes: 0, tombstones: 0 };
+        if content == Content::Log {
+            self.logs.insert(generation, id);
+        }
+        Ok(Allocation { segment: id, generation })
+    }
+
+    fn account(&mut self, deltas: &[SpaceDelta]) {
+        for delta in deltas {
+            let segment = &mut self.segments[delta.segment.0 as usize];
+            segment.live_bytes += delta.live_bytes;
+            segment.tombstones += delta.tombstones;
+            self.note_if_empty(delta.segment);
+        }
+    }
+
+    fn note_if_empty(&mut self, id: SegmentId) {
+        let segment = &self.segments[id.0 as usize];
+        if matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
+            self.empty.insert(id);
+        }
+    }
+
+    /// The segments that may be retired now; they are, from here on.
+    fn retire_empty(&mut self) -> Vec<SegmentId> {
+        if !self.open {
+            return Vec::new();
+        }
+        let oldest_log = self.logs.first_key_value().map(|(_, id)| *id);
+        let ready: Vec<SegmentId> = self
+            .empty
+            .iter()
+            .copied()
+            .filter(|&id| self.segments[id.0 as usize].tombstones == 0 || Some(id) == oldest_log)
+            .collect();
+        for &id in &ready {
+            self.empty.remove(&id);
+            let segment = &mut self.segments[id.0 as usize];
+            let Status::Sealed(content) = segment.status else { unreachable!("only sealed segments are empty") };
+            segment.status = Status::Retiring { content, cores_left: self.cores };
+        }
+        ready
+    }
+
+    /// One core has no read of the segment any more; returns its content when it was the last.
+    fn retired(&mut self, id: SegmentId) -> Option<Content> {
+        let Status::Retiring { content, cores_left } = &mut self.segments[id.0 as usize].status else {
+            unreachable!("only a retiring segment is retired")
+        };
+        *cores_left -= 1;
+        (*cores_left == 0).then_some(*content)
+    }
+
+    /// The segment is free on disk too; returns the cores to tell that there is room.
+    fn freed(&mut self, id: SegmentId) -> BTreeSet<CoreId> {
+        let segment = &mut self.segments[id.0 as usize];
+        segment.status = Status::Free;
+        self.logs.remove(&segment.generation);
+        self.recycled.push_back(id);
+        if self.recycled.len() + self.fresh.len() > self.reserve {
+            return std::mem::take(&mut self.refused);
+        }
+        BTreeSet::new()
+    }
+}
+
+impl<I: Machine> Core<I> {
+    /// Counts live bytes of a segment up or down.
+    pub fn account_here(self: &Rc<Self>, segment: SegmentId, live_bytes: i64) {
+        self.ledger.deltas.borrow_mut().entry(segment).or_default().0 += live_bytes;
+        self.plan_flush();
+    }
+
+    /// Counts a tombstone, or what else only the age of the log makes dispensable.
+    pub fn account_tombstone(self: &Rc<Self>, segment: SegmentId) {
+        self.ledger.deltas.borrow_mut().entry(segment).or_default().1 += 1;
+        self.plan_flush();
+    }
+
+    /// Tells the coordinator now.
+    pub fn flush_ledger(self: &Rc<Self>) {
+        let deltas = std::mem::take(&mut *self.ledger.deltas.borrow_mut());
+        if !deltas.is_empty() {
+            let deltas = deltas.into_iter();
+            let deltas = deltas.map(|(segment, (live_bytes, tombstones))| SpaceDelta { segment, live_bytes, tombstones });
+            self.note(COORDINATOR, Note::Space(deltas.collect()));
+        }
+    }
+
+    fn plan_flush(self: &Rc<Self>) {
+        if self.ledger.flush_planned.replace(true) {
+            return;
+        }
+        let core = self.clone();
+        self.io.spawn(async move {
+            core.io.sleep(LEDGER_DELAY).await;
+            core.ledger.flush_planned.set(false);
+            core.flush_ledger();
+        });
+    }
+
+    /// Coordinator: recovery has accounted for everything; segments may be reused.
+    pub fn open_space(self: &Rc<Self>) {
+        let mut table = self.space.borrow_mut();
+        table.open = true;
+        for id in 0..table.segments.len() as u32 {
+            table.note_if_empty(SegmentId(id));
+        }
+        drop(table);
+        self.free_empty();
+    }
+
+    /// Coordinator: a segment for a core.
+    pub fn allocate_segment(self: &Rc<Self>, content: Content, purpose: Purpose, to: ReplyTo) {
+        let allocated = self.space.borrow_mut().allocate(content, purpose);
+        if allocated.is_err() {
+            let core = match &to {
+                ReplyTo::Local(_) => self.io.core(),
+                ReplyTo::Remote { core, .. } => *core,
+            };
+            self.space.borrow_mut().refused.insert(core);
+        }
+        self.reply(to, Reply::Allocated(allocated));
+    }
+
+    /// Coordinator: live bytes changed.
+    pub fn account(self: &Rc<Self>, deltas: &[SpaceDelta]) {
+        self.space.borrow_mut().account(deltas);
+        self.free_empty();
+    }
+
+    /// Coordinator: a segment's life has nothing to come.
+    pub fn segment_sealed(self: &Rc<Self>, id: SegmentId) {
+        {
+            let mut table = self.space.borrow_mut();
+            let segment = &mut table.segments[id.0 as usize];
+            let Status::Open(content) = segment.status else { unreachable!("only an open segment is sealed") };
+            segment.status = Status::Sealed(content);
+            table.note_if_empty(id);
+        }
+        self.free_empty();
+    }
+
+    /// Coordinator: a core reads the segment no more.
+    pub fn segment_retired(self: &Rc<Self>, id: SegmentId, _from: CoreId) {
+        let last = self.space.borrow_mut().retired(id);
+        match last {
+            None => {}
+            Some(Content::Data) => self.segment_freed(id),
+            // Free on disk before it counts as gone: younger tombstones may go once it does.
+            Some(Content::Log) => {
+                let core = self.clone();
+                self.io.spawn(async move { core.free_log(id).await });
+            }
+        }
+    }
+
+    async fn free_log(self: &Rc<Self>, id: SegmentId) {
+        let generation = self.space.borrow().segments[id.0 as usize].generation;
+        let header = self.segment_header(id, SegmentKind::Free, generation);
+        match self.write_header(&header).await {
+            Ok(()) => self.segment_freed(id),
+            Err(error) => {
+                eprintln!("weft: log segment {id} cannot be marked free: {error}; it is left out");
+                self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
+                self.space.borrow_mut().segments[id.0 as usize].status = Status::Unusable;
+            }
+        }
+    }
+
+    fn segment_freed(self: &Rc<Self>, id: SegmentId) {
+        let tell = self.space.borrow_mut().freed(id);
+        for core in tell {
+            self.note(core, Note::SpaceFreed);
+        }
+        self.free_empty();
+    }
+
+    fn free_empty(self: &Rc<Self>) {
+        let ready = self.space.borrow_mut().retire_empty();
+        for segment in ready {
+            for core in self.everyone() {
+                self.note(core, Note::Retire { segment });
+            }
+        }
+    }
+}
