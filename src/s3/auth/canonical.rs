@@ -447,6 +447,21 @@ mod tests {
     }
 
     #[test]
+    fn a_list_of_signed_headers_is_as_long_as_a_head_at_most() {
+        let write = |names: usize| {
+            let signed = vec!["host"; names].join(";");
+            headers(
+                &mut Vec::new(),
+                [("host", "h")].as_slice(),
+                &signed,
+                AuthError::Anonymous,
+            )
+        };
+        assert_eq!(write(HEADERS_MAX), Ok(()));
+        assert_eq!(write(HEADERS_MAX + 1), Err(AuthError::Anonymous));
+    }
+
+    #[test]
     fn more_headers_than_the_limit_are_refused() {
         let sent = vec![("host", "h"); HEADERS_MAX + 1];
         let mut out = Vec::new();
