@@ -753,6 +753,34 @@ mod tests {
     }
 
     #[test]
+    fn batch_numbers_are_consecutive_or_it_is_damage() {
+        let numbered = |numbers: &[u32]| {
+            let mut bytes = Log::new(GENERATION).bytes;
+            for (i, &number) in numbers.iter().enumerate() {
+                let at = 4096 * (i + 1);
+                let dst = &mut bytes[at..at + 4096];
+                BatchWriter::new(dst, &header(GENERATION), at as u32, number).finish();
+            }
+            scan(&header(GENERATION), &bytes, SIZE)
+        };
+        let (first, open) = (Event::Batch(4096, vec![]), LogEnd::Open);
+        // A gap: batches whose very place is gone.
+        let found = numbered(&[0, 3]);
+        let lost = Event::Damaged(8192, 8192, 2);
+        assert_eq!(
+            found,
+            [
+                first.clone(),
+                lost,
+                Event::Batch(8192, vec![]),
+                Event::End(12_288, 4, open)
+            ]
+        );
+        // A number that was there before: nothing that follows the log.
+        assert_eq!(numbered(&[0, 0]), [first, Event::End(8192, 1, open)]);
+    }
+
+    #[test]
     fn a_body_that_looks_like_a_batch_of_this_log_is_never_read_as_one() {
         let mut log = Log::new(GENERATION);
         // A batch as it would lie at the second aligned offset inside the first one.
