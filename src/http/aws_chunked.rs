@@ -132,6 +132,11 @@ enum State {
     Failed(AwsChunkedError),
 }
 
+/// Bytes consumed, and the item that they completed.
+type Progress = (usize, Option<Item>);
+/// A line with its LF: a part of the input, or gathered over several calls.
+type Line<'a> = Cow<'a, [u8]>;
+
 /// How the line before a trailer's ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum LineBefore {
@@ -204,8 +209,8 @@ impl AwsChunkedDecoder {
         }
     }
 
-    /// One move: bytes consumed, and the item if they completed one.
-    fn advance(&mut self, input: &[u8]) -> Result<(usize, Option<Item>), AwsChunkedError> {
+    /// One transition of the state.
+    fn advance(&mut self, input: &[u8]) -> Result<Progress, AwsChunkedError> {
         match self.state {
             State::ChunkHead => self.read_chunk_head(input),
             State::Data { remaining } => self.read_data(remaining, input),
@@ -230,7 +235,7 @@ impl AwsChunkedDecoder {
         }
     }
 
-    fn read_chunk_head(&mut self, input: &[u8]) -> Result<(usize, Option<Item>), AwsChunkedError> {
+    fn read_chunk_head(&mut self, input: &[u8]) -> Result<Progress, AwsChunkedError> {
         let (consumed, line) =
             self.take_line(input, CHUNK_HEAD_BYTES_MAX, AwsChunkedError::ChunkHeadTooLong)?;
         let Some(line) = line else {
@@ -264,7 +269,7 @@ impl AwsChunkedDecoder {
         }
     }
 
-    fn read_data(&mut self, remaining: u64, input: &[u8]) -> Result<(usize, Option<Item>), AwsChunkedError> {
+    fn read_data(&mut self, remaining: u64, input: &[u8]) -> Result<Progress, AwsChunkedError> {
         if input.is_empty() {
             return Ok((0, self.starved(0, input)?));
         }
@@ -278,12 +283,7 @@ impl AwsChunkedDecoder {
         Ok((length, Some(Item::Data(0..length))))
     }
 
-    fn read_byte(
-        &mut self,
-        expected: u8,
-        next: State,
-        input: &[u8],
-    ) -> Result<(usize, Option<Item>), AwsChunkedError> {
+    fn read_byte(&mut self, expected: u8, next: State, input: &[u8]) -> Result<Progress, AwsChunkedError> {
         match input.first() {
             None => Ok((0, self.starved(0, input)?)),
             Some(&byte) if byte == expected => {
@@ -294,7 +294,7 @@ impl AwsChunkedDecoder {
         }
     }
 
-    fn read_final_line(&mut self, input: &[u8]) -> Result<(usize, Option<Item>), AwsChunkedError> {
+    fn read_final_line(&mut self, input: &[u8]) -> Result<Progress, AwsChunkedError> {
         let (consumed, line) = self.take_line(input, 2, AwsChunkedError::MalformedTrailer)?;
         match line {
             Some(line) if *line == *b"\r\n" => self.state = State::End,
@@ -305,11 +305,7 @@ impl AwsChunkedDecoder {
         Ok((consumed, None))
     }
 
-    fn read_trailer(
-        &mut self,
-        before: LineBefore,
-        input: &[u8],
-    ) -> Result<(usize, Option<Item>), AwsChunkedError> {
+    fn read_trailer(&mut self, before: LineBefore, input: &[u8]) -> Result<Progress, AwsChunkedError> {
         let room = TRAILER_BYTES_MAX - self.trailer_bytes;
         let (consumed, line) = self.take_line(input, room, AwsChunkedError::TrailerTooLarge)?;
         let line = match line {
@@ -376,7 +372,7 @@ impl AwsChunkedDecoder {
         input: &'a [u8],
         max: usize,
         too_long: AwsChunkedError,
-    ) -> Result<(usize, Option<Cow<'a, [u8]>>), AwsChunkedError> {
+    ) -> Result<(usize, Option<Line<'a>>), AwsChunkedError> {
         let room = max.saturating_sub(self.partial_line.len());
         let window = &input[..input.len().min(room)];
         match window.iter().position(|&byte| byte == b'\n') {

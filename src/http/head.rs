@@ -56,8 +56,8 @@ pub enum HeadError {
     MalformedRequestLine,
     /// A field line that is not `name:value`: whitespace before the colon, folding, a control byte.
     MalformedField,
-    /// A line that ends in LF without CR.
-    BareLineFeed,
+    /// A line that ends in anything but CR LF.
+    MalformedLineEnd,
     /// A target that is neither a path, an http(s) URI, nor the `*` of OPTIONS, or is not printable ASCII.
     BadTarget,
     /// Host missing from HTTP/1.1, repeated, or not a host.
@@ -80,7 +80,7 @@ impl HeadError {
             HeadError::UnknownTransferCoding => 501,
             HeadError::MalformedRequestLine
             | HeadError::MalformedField
-            | HeadError::BareLineFeed
+            | HeadError::MalformedLineEnd
             | HeadError::BadTarget
             | HeadError::BadHost
             | HeadError::BadContentLength
@@ -266,7 +266,7 @@ fn skip_empty_lines(buf: &[u8]) -> Result<Option<usize>, HeadError> {
         match buf[at..] {
             [] | [b'\r'] => return Ok(None),
             [b'\r', b'\n', ..] => at += 2,
-            [b'\n', ..] => return Err(HeadError::BareLineFeed),
+            [b'\n', ..] => return Err(HeadError::MalformedLineEnd),
             _ => return Ok(Some(at)),
         }
     }
@@ -290,22 +290,20 @@ fn refuse(error: httparse::Error, input: &[u8]) -> HeadError {
             Some(version) if version.starts_with(b"HTTP/") => HeadError::UnsupportedVersion,
             _ => HeadError::MalformedRequestLine,
         },
-        httparse::Error::NewLine if input.contains(&b'\n') => HeadError::MalformedField,
-        httparse::Error::NewLine | httparse::Error::Token | httparse::Error::Status => {
-            HeadError::MalformedRequestLine
-        }
+        httparse::Error::NewLine => HeadError::MalformedLineEnd,
+        httparse::Error::Token | httparse::Error::Status => HeadError::MalformedRequestLine,
     }
 }
 
 /// httparse takes LF for a line end. Its tokens hold none, so every line end is right before a name or at the end.
 fn check_line_ends(fields: &[httparse::Header<'_>], input: &[u8]) -> Result<(), HeadError> {
     if !input.ends_with(b"\r\n\r\n") {
-        return Err(HeadError::BareLineFeed);
+        return Err(HeadError::MalformedLineEnd);
     }
     for field in fields {
         let start = usize::from(span_of(field.name.as_bytes(), input).start);
         if !input[..start].ends_with(b"\r\n") {
-            return Err(HeadError::BareLineFeed);
+            return Err(HeadError::MalformedLineEnd);
         }
     }
     Ok(())
@@ -719,7 +717,20 @@ mod tests {
             let error = parse(&format!("{lines}GET / HTTP/1.1\r\n{HOST}\r\n")).unwrap_err();
             assert_eq!(error.status(), 400);
         }
-        assert_eq!(Head::parse(b"\nGET").unwrap_err(), HeadError::BareLineFeed);
+        assert_eq!(Head::parse(b"\nGET").unwrap_err(), HeadError::MalformedLineEnd);
+    }
+
+    #[test]
+    fn an_early_refusal_is_that_of_the_whole_head() {
+        let text = b"GET / HTTP/1.1%\nHost: h\r\n b\r\n\r#";
+        let whole = Head::parse(text).unwrap_err();
+        assert_eq!(whole, HeadError::MalformedLineEnd);
+        for length in 0..text.len() {
+            match Head::parse(&text[..length]) {
+                Ok(parsed) => assert!(parsed.is_none()),
+                Err(error) => assert_eq!(error, whole, "at {length}"),
+            }
+        }
     }
 
     #[test]
@@ -729,7 +740,7 @@ mod tests {
         for end in ends {
             let mut text = whole.clone();
             text.remove(end);
-            assert_eq!(parse(&text).unwrap_err(), HeadError::BareLineFeed, "{text:?}");
+            assert_eq!(parse(&text).unwrap_err(), HeadError::MalformedLineEnd, "{text:?}");
         }
     }
 

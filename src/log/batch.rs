@@ -1,10 +1,11 @@
 //! A batch: what one group commit writes, in one write.
 //!
-//! [`BatchWriter`] encodes records straight into the buffer that goes to the disk: a body is copied once, from
-//! where it was received to where it is written. [`BatchRef`] is a batch read back and verified.
+//! [`BatchWriter`] encodes records straight into the buffer that goes to the disk: a body is copied once,
+//! from where it was received to where it is written. [`BatchRef`] is a batch read back and verified.
 //!
 //! Invariant: a batch is believed only where it was written (volume, segment, life, offset), only whole, and
-//! every byte of the last 4096 that no record fills is zero: the buffer's earlier content never reaches a disk.
+//! every byte of the last 4096 that no record fills is zero: the buffer's earlier content never reaches a
+//! disk.
 
 use super::record::{
     self, Change, POISON_RECORD_BYTES, Poison, RECORD_HEADER_BYTES, RecordIter, RecordPlace, body_crc32,
@@ -61,12 +62,13 @@ pub struct BatchWriter<B> {
 }
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> BatchWriter<B> {
-    /// An empty batch that will be written at `offset` of the segment, as number `number` of its life: the first is
-    /// 0 and lies behind the header, each next one lies where the one before ended. It holds what `dst` and the rest of
-    /// the segment hold.
+    /// An empty batch that will be written at `offset` of the segment, as number `number` of its life: the
+    /// first is 0 and lies behind the header, each next one lies where the one before ended. It holds what
+    /// `dst` and the rest of the segment hold.
     ///
     /// # Panics
-    /// When `header` is not that of a log, or `offset` or the buffer's length is not one that a batch can have.
+    /// When `header` is not that of a log, or `offset` or the buffer's length is not one that a batch can
+    /// have.
     pub fn new(dst: B, header: &SegmentHeader, offset: u32, number: u32) -> BatchWriter<B> {
         assert!(header.kind == SegmentKind::Log, "a batch belongs into a log");
         assert!(

@@ -1,11 +1,12 @@
 //! Blocks: how a large body lies in a data segment, so that a range reads and verifies only what it touches.
 //!
-//! An extent of `length` body bytes is a run of blocks, each a 16-byte header and up to 65,520 body bytes. All are 64 KiB on
-//! disk but the last, which is padded with zeros to 4096. The checksum covers the block's index and its extent's
-//! tag with the payload, so a block of another extent, another place or an earlier life is refused.
+//! An extent of `length` body bytes is a run of blocks, each a 16-byte header and up to 65,520 body bytes.
+//! All are 64 KiB on disk but the last, which is padded with zeros to 4096. The checksum covers the block's
+//! index and its extent's tag with the payload, so a block of another extent, another place or an earlier
+//! life is refused.
 //!
-//! Invariant: [`verify_block`] returns body bytes only as they were sealed. Lengths and tags are not stored with
-//! the extent: the commit record has them.
+//! Invariant: [`verify_block`] returns body bytes only as they were sealed. Lengths and tags are not stored
+//! with the extent: the commit record has them.
 
 use std::fmt;
 use std::ops::Range;
@@ -91,10 +92,12 @@ pub const fn block_payload_length(length: u64, index: u32) -> usize {
     }
 }
 
-/// Completes a block whose `payload_length` body bytes the caller has put at [`BLOCK_HEADER_BYTES`] of `block`:
-/// writes the header, and zeros behind the payload. `block` is all that goes to disk, padding included.
+/// Completes a block whose `payload_length` body bytes the caller has put at [`BLOCK_HEADER_BYTES`] of
+/// `block`: writes the header, and zeros behind the payload. `block` is all that goes to disk, padding
+/// included.
 ///
-/// `tag` names the extent: no other extent of the volume, of this life of the segment or an earlier one, has the same.
+/// `tag` names the extent: no other extent of the volume, of this life of the segment or an earlier one, has
+/// the same.
 ///
 /// # Panics
 /// When `block` is not as long as [`disk_bytes_for`] says, or the payload is empty or too long.
@@ -163,8 +166,8 @@ pub fn block_range(length: u64, range: Range<u64>) -> BlockRange {
     }
 }
 
-/// A run of blocks of an extent, with the part of each that is wanted. It yields each block; to read several in one
-/// operation, split them off with [`BlockRange::split_front`].
+/// A run of blocks of an extent, with the part of each that is wanted. It yields each block; to read several
+/// in one operation, split them off with [`BlockRange::split_front`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct BlockRange {
     length: u64,
@@ -243,7 +246,8 @@ pub struct BlockSlice {
 }
 
 impl BlockSlice {
-    /// The wanted bytes of this block, from `read`: bytes of the extent from `read_offset` (of the extent) on.
+    /// The wanted bytes of this block, from `read`: bytes of the extent from `read_offset` (of the extent)
+    /// on.
     ///
     /// # Errors
     /// As [`verify_block`]; `Short` too when `read` does not hold the block.

@@ -26,7 +26,8 @@ pub use segment::{HeaderError, SegmentHeader, SegmentKind, VolumeId};
 
 use crate::limits::{KEY_BYTES_MAX, SEGMENT_HEADER_BYTES};
 
-/// The version of everything in docs/format.md. A batch and a block have the version of their segment's header.
+/// The version of everything in docs/format.md. A batch and a block have the version of their segment's
+/// header.
 pub const FORMAT_VERSION: u16 = 1;
 /// Alignment, in bytes, of batches, extents and blocks in a segment.
 pub const ALIGN_BYTES: u32 = 4096;

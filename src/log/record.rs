@@ -2,8 +2,8 @@
 //!
 //! The body comes last, so that its place is known from the lengths of the changes before their values are
 //! encoded: a value may hold the place of its own record's body. The record's checksum covers its header and
-//! changes, its generation and its place; the body has a checksum of its own, so that a later read of nothing but the
-//! body can verify it, and so that a rotten body does not take the commit with it.
+//! changes, its generation and its place; the body has a checksum of its own, so that a later read of nothing
+//! but the body can verify it, and so that a rotten body does not take the commit with it.
 //!
 //! Invariant: a [`RecordRef`] was parsed to its end, so its changes can be walked without an error.
 //! It must not judge what keys and values mean: they are opaque here.
@@ -167,8 +167,8 @@ pub(super) fn encode_poison(dst: &mut [u8], place: RecordPlace, sequence: u64, p
 /// Bytes of a poison record.
 pub const POISON_RECORD_BYTES: usize = RECORD_HEADER_BYTES + POISON_BYTES;
 
-/// Where a record lies. It is part of the record's checksum, so that a record of an earlier life that shows through
-/// in a sector that was never written is told from the one that belongs there.
+/// Where a record lies. It is part of the record's checksum, so that a record of an earlier life that shows
+/// through in a sector that was never written is told from the one that belongs there.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct RecordPlace {
     pub generation: u64,
@@ -289,7 +289,8 @@ impl<'a> RecordRef<'a> {
         self.body_crc32
     }
 
-    /// The record at the start of `bytes`, and what follows it. `None` if it is not one that was written here.
+    /// The record at the start of `bytes`, and what follows it. `None` if it is not one that was written
+    /// here.
     fn parse(bytes: &'a [u8], place: RecordPlace) -> Option<(RecordRef<'a>, &'a [u8])> {
         let header: &[u8; RECORD_HEADER_BYTES] = bytes.first_chunk()?;
         let length = u32::from_le_bytes(field(header, AT_LENGTH)) as usize;

@@ -1,12 +1,13 @@
 //! Walks the log of one segment's life, from windows of the segment that the caller reads.
 //!
 //! One write is in flight at a time, and the next batch is not written before the one before it is on stable
-//! storage. So only the last batch can be torn, and a header of this life *behind* an invalid place proves that what
-//! lay in that place was once durable: that is damage, not a tail. The scanner therefore never ends a log before
-//! it has looked for a later header at every aligned offset up to the segment's end, unless the log was sealed.
+//! storage. So only the last batch can be torn, and a header of this life *behind* an invalid place proves
+//! that what lay in that place was once durable: that is damage, not a tail. The scanner therefore never ends
+//! a log before it has looked for a later header at every aligned offset up to the segment's end, unless the
+//! log was sealed.
 //!
-//! Invariant: it yields each record of a whole batch once, in order, and nothing of an earlier life or of a torn tail.
-//! Each call returns a step or names bytes that it needs; given them, the next call gets further.
+//! Invariant: it yields each record of a whole batch once, in order, and nothing of an earlier life or of a
+//! torn tail. Each call returns a step or names bytes that it needs; given them, the next call gets further.
 
 use super::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchRef};
 use super::{ALIGN_BYTES, SegmentHeader, SegmentKind};
@@ -17,14 +18,15 @@ use crate::limits::SEGMENT_HEADER_BYTES;
 pub enum ScanStep<'a> {
     /// A whole batch.
     Batch(BatchRef<'a>),
-    /// Call again with a window that covers `length_min` bytes from `from` (both multiples of 4096, within the
-    /// segment); a longer one saves calls.
+    /// Call again with a window that covers `length_min` bytes from `from` (both multiples of 4096, within
+    /// the segment); a longer one saves calls.
     NeedMore { from: u32, length_min: u32 },
-    /// Bytes `from..to` of the segment held batches that were durable once, and are not whole any more. At least
-    /// `batches_lost` are gone. An alarm: acknowledged changes are missing. The scan goes on behind them.
+    /// Bytes `from..to` of the segment held batches that were durable once, and are not whole any more. At
+    /// least `batches_lost` are gone. An alarm: acknowledged changes are missing. The scan goes on behind
+    /// them.
     Damaged { from: u32, to: u32, batches_lost: u32 },
-    /// What is left of a damaged batch that was just reported: its records up to the first that is not whole. Their changes
-    /// are verified, and were acknowledged; their bodies are not verified.
+    /// What is left of a damaged batch that was just reported: its records up to the first that is not whole.
+    /// Their changes are verified, and were acknowledged; their bodies are not verified.
     Salvaged(BatchRef<'a>),
     /// The log ends at `tail`, where batch `next_number` would have started.
     End {
@@ -58,7 +60,8 @@ pub struct LogScanner {
 enum State {
     /// A batch should start at `at`.
     Follow { at: u32 },
-    /// From `from` on there is no whole batch (`torn`: but the header of one); a later one may start at `at` or behind.
+    /// From `from` on there is no whole batch (`torn`: but the header of one); a later one may start at `at`
+    /// or behind.
     Search {
         from: u32,
         torn: Option<BatchHeader>,
@@ -87,8 +90,8 @@ impl LogScanner {
         }
     }
 
-    /// The next step, from `window`: the bytes of the segment from `window_offset` on. Windows may overlap, and
-    /// may be anywhere; only what they cover is looked at.
+    /// The next step, from `window`: the bytes of the segment from `window_offset` on. Windows may overlap,
+    /// and may be anywhere; only what they cover is looked at.
     pub fn next<'a>(&mut self, window: &'a [u8], window_offset: u32) -> ScanStep<'a> {
         let window = Window {
             bytes: window,
@@ -750,6 +753,34 @@ mod tests {
     }
 
     #[test]
+    fn batch_numbers_are_consecutive_or_it_is_damage() {
+        let numbered = |numbers: &[u32]| {
+            let mut bytes = Log::new(GENERATION).bytes;
+            for (i, &number) in numbers.iter().enumerate() {
+                let at = 4096 * (i + 1);
+                let dst = &mut bytes[at..at + 4096];
+                BatchWriter::new(dst, &header(GENERATION), at as u32, number).finish();
+            }
+            scan(&header(GENERATION), &bytes, SIZE)
+        };
+        let (first, open) = (Event::Batch(4096, vec![]), LogEnd::Open);
+        // A gap: batches whose very place is gone.
+        let found = numbered(&[0, 3]);
+        let lost = Event::Damaged(8192, 8192, 2);
+        assert_eq!(
+            found,
+            [
+                first.clone(),
+                lost,
+                Event::Batch(8192, vec![]),
+                Event::End(12_288, 4, open)
+            ]
+        );
+        // A number that was there before: nothing that follows the log.
+        assert_eq!(numbered(&[0, 0]), [first, Event::End(8192, 1, open)]);
+    }
+
+    #[test]
     fn a_body_that_looks_like_a_batch_of_this_log_is_never_read_as_one() {
         let mut log = Log::new(GENERATION);
         // A batch as it would lie at the second aligned offset inside the first one.
@@ -777,8 +808,8 @@ mod tests {
         assert_eq!(scan_all(&torn), [Event::End(4096, 0, LogEnd::Torn)]);
     }
 
-    /// What a scan may say of `log` after damage to the bytes `hurt`: every batch that the damage missed is there,
-    /// exactly; nothing is there that was not written; and damage before the last batch is reported.
+    /// What a scan may say of `log` after damage to the bytes `hurt`: every batch that the damage missed is
+    /// there, exactly; nothing is there that was not written; and damage before the last batch is reported.
     fn check_after_damage(log: &Log, bytes: &[u8], hurt: std::ops::Range<usize>) {
         let found = scan(&log.header, bytes, SIZE);
         let mut alarmed = false;

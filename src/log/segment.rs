@@ -1,11 +1,11 @@
 //! The header of a segment: what it holds, and which life of the segment this is.
 //!
-//! It is the first 4096 bytes: one 2048-byte copy, twice. A life begins with one write of it. All that differs
-//! from life to life lies in the first 512-byte sector of each copy, so a torn rewrite leaves the old header or
-//! the new one, and one lost sector or flipped bit leaves the other copy.
+//! It is the first 4096 bytes: one 2048-byte copy, twice. A life begins with one write of it. All that
+//! differs from life to life lies in the first 512-byte sector of each copy, so a torn rewrite leaves the old
+//! header or the new one, and one lost sector or flipped bit leaves the other copy.
 //!
-//! Invariant: a header that decodes was written by us, whole, with a size that the limits allow. Whether it is
-//! the header that belongs *here* is [`SegmentHeader::expect`]'s question.
+//! Invariant: a header that decodes was written by us, whole, with a size that the limits allow. Whether it
+//! is the header that belongs *here* is [`SegmentHeader::expect`]'s question.
 
 use super::{FORMAT_VERSION, field, put};
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES};
@@ -33,7 +33,8 @@ pub struct SegmentHeader {
     pub kind: SegmentKind,
     /// The segment's number in its volume.
     pub segment: u32,
-    /// The life: no other life of any segment of the volume has this number, and later lives have greater ones.
+    /// The life: no other life of any segment of the volume has this number, and later lives have greater
+    /// ones.
     pub generation: u64,
     /// The boot epoch in which the life began.
     pub epoch: u32,
@@ -132,7 +133,8 @@ impl SegmentHeader {
         bytes
     }
 
-    /// The header in the first 4096 bytes of a segment: the first copy, or the second if that one is not whole.
+    /// The header in the first 4096 bytes of a segment: the first copy, or the second if that one is not
+    /// whole.
     ///
     /// # Errors
     /// `NotWritten`, `Damaged` or `NewerVersion`; `Damaged` too when fewer than 4096 bytes are given.

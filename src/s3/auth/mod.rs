@@ -116,7 +116,8 @@ pub enum Payload {
     /// The body is `aws-chunked`.
     Streaming {
         /// With it every chunk, the last empty one too, must pass [`ChunkSigner::verify_chunk`].
-        chunks: Option<ChunkSigner>,
+        /// Boxed, because few bodies have one and every answer would carry its size.
+        chunks: Option<Box<ChunkSigner>>,
         /// Trailing header fields follow the last chunk; with `chunks` they are signed.
         trailer: bool,
     },
@@ -456,8 +457,7 @@ mod tests {
                 );
                 if header != "host" {
                     assert!(
-                        request.clone().header(header, "x").authenticate(now).is_err()
-                            || header.starts_with("content-") && name.contains("-v2-"),
+                        request.clone().header(header, "x").authenticate(now).is_err(),
                         "{name} {header}"
                     );
                 }

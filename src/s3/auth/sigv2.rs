@@ -145,24 +145,22 @@ fn payload(content_sha256: Option<&[u8]>) -> Result<Payload, AuthError> {
 
 fn string_to_sign<H: Headers + ?Sized>(request: &SignedRequest<'_, H>, date: &[u8]) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
-    let first = |wanted: &str| {
-        let mut values = request
+    text.extend_from_slice(request.method.as_bytes());
+    text.push(b'\n');
+    for wanted in ["content-md5", "content-type"] {
+        let values = request
             .headers
             .iter()
             .filter(|(name, _)| name.eq_ignore_ascii_case(wanted));
-        values
-            .next()
-            .map_or(b"".as_slice(), |(_, value)| value.trim_ascii())
-    };
-    for line in [
-        request.method.as_bytes(),
-        first("content-md5"),
-        first("content-type"),
-        date,
-    ] {
-        text.extend_from_slice(line);
+        for (i, (_, value)) in values.enumerate() {
+            // A second one that nobody signed changes the string.
+            text.extend_from_slice(if i == 0 { b"" } else { b"," });
+            text.extend_from_slice(value.trim_ascii());
+        }
         text.push(b'\n');
     }
+    text.extend_from_slice(date);
+    text.push(b'\n');
     amz_headers(&mut text, request.headers);
     if let Some(bucket) = request.host_bucket {
         text.push(b'/');

@@ -104,12 +104,13 @@ pub(super) fn verify<H: Headers + ?Sized>(
     let payload = cache.with_key(id, |key| {
         hmac::verify(key, &string_to_sign, &signature).map_err(|_| AuthError::SignatureDoesNotMatch)?;
         let chunks = || {
-            Some(ChunkSigner::new(
+            let scope = scope.text.as_bytes();
+            Some(Box::new(ChunkSigner::new(
                 key.clone(),
                 &claim.timestamp,
-                scope.text.as_bytes(),
+                scope,
                 hex(&signature),
-            ))
+            )))
         };
         Ok(match payload {
             PayloadClaim::Unsigned => Payload::Unsigned,

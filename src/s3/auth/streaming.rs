@@ -105,7 +105,7 @@ mod tests {
         seed("aws-v4-chunked-trailer").1
     }
 
-    fn signer(head: &Request) -> (ChunkSigner, bool) {
+    fn signer(head: &Request) -> (Box<ChunkSigner>, bool) {
         let authenticated = head.authenticate(NOW).unwrap();
         assert_eq!(authenticated.version, SignatureVersion::V4);
         match authenticated.payload {
