@@ -6,6 +6,7 @@
 pub mod checksum;
 pub mod conditions;
 pub mod error;
+pub mod metadata;
 pub mod names;
 pub mod range;
 pub mod xml;

@@ -655,3 +655,355 @@ fn close(out: &mut Vec<u8>, name: &str) {
 fn raw(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::s3::error::ErrorCode;
+
+    const WHEN: u64 = 1_255_369_830_000;
+    const OWNER: Owner<'static> = Owner {
+        id: "id",
+        display_name: "a&b",
+    };
+    const TAG: ETag = ETag {
+        md5: [0xab; 16],
+        parts: 0,
+    };
+    const TAG_TEXT: &str = "<ETag>&quot;abababababababababababababababab&quot;</ETag>";
+    const DATE_TEXT: &str = "<LastModified>2009-10-12T17:50:30.000Z</LastModified>";
+
+    /// The document without its declaration; its elements are balanced.
+    fn document(write: impl FnOnce(&mut Vec<u8>)) -> String {
+        let mut out = Vec::new();
+        write(&mut out);
+        let text = String::from_utf8(out).expect("a document is UTF-8");
+        let body = text
+            .strip_prefix(DECLARATION)
+            .expect("a document has a declaration")
+            .to_owned();
+        let mut reader = quick_xml::reader::Reader::from_str(&body);
+        while !matches!(
+            reader.read_event().expect("a document is well formed"),
+            quick_xml::events::Event::Eof
+        ) {}
+        body
+    }
+
+    fn object(key: &[u8]) -> ObjectView<'_> {
+        ObjectView {
+            key,
+            modified_unix_ms: WHEN,
+            etag: TAG,
+            size: 12,
+            storage_class: "STANDARD",
+            checksum: None,
+        }
+    }
+
+    fn page(encoding: KeyEncoding) -> ListPage<'static> {
+        ListPage {
+            bucket: "bkt",
+            prefix: b"a b/",
+            delimiter: b"/",
+            max_keys: 1000,
+            encoding,
+            truncated: true,
+            owner: None,
+        }
+    }
+
+    fn crc() -> Checksum {
+        Checksum::of_body(Algorithm::Crc32, Algorithm::Crc32.digest(b"123456789"))
+    }
+
+    #[test]
+    fn buckets() {
+        let bucket = BucketView {
+            name: "bkt",
+            created_unix_ms: WHEN,
+            region: "us-east-1",
+        };
+        assert_eq!(
+            document(|out| list_buckets(out, OWNER, [bucket].into_iter(), Some(b"b"), Some("t"))),
+            "<ListAllMyBucketsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+             <Owner><ID>id</ID><DisplayName>a&amp;b</DisplayName></Owner><Buckets><Bucket><Name>bkt</Name>\
+             <CreationDate>2009-10-12T17:50:30.000Z</CreationDate><BucketRegion>us-east-1</BucketRegion></Bucket>\
+             </Buckets><Prefix>b</Prefix><ContinuationToken>t</ContinuationToken></ListAllMyBucketsResult>"
+        );
+        let none = document(|out| list_buckets(out, OWNER, [].into_iter(), None, None));
+        assert!(none.contains("<Buckets></Buckets></ListAllMyBucketsResult>"));
+    }
+
+    #[test]
+    fn the_first_region_is_written_as_none() {
+        let root = "<LocationConstraint xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">";
+        assert_eq!(
+            document(|out| location(out, "us-east-1")),
+            format!("{root}</LocationConstraint>")
+        );
+        assert_eq!(
+            document(|out| location(out, "eu-west-1")),
+            format!("{root}eu-west-1</LocationConstraint>")
+        );
+    }
+
+    #[test]
+    fn list_v1() {
+        let prefixes: [&[u8]; 1] = [b"a b/c/"];
+        let got = document(|out| {
+            let objects = [object(b"a b/x&\ry")].into_iter();
+            let page = ListPage {
+                owner: Some(OWNER),
+                ..page(KeyEncoding::Xml)
+            };
+            list_objects_v1(out, &page, b"m", Some(b"n<"), objects, prefixes.into_iter());
+        });
+        assert_eq!(
+            got,
+            format!(
+                "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bkt</Name>\
+                 <Prefix>a b/</Prefix><Delimiter>/</Delimiter><Marker>m</Marker><NextMarker>n&lt;</NextMarker>\
+                 <MaxKeys>1000</MaxKeys><IsTruncated>true</IsTruncated>\
+                 <Contents><Key>a b/x&amp;&#xD;y</Key>{DATE_TEXT}{TAG_TEXT}<Size>12</Size>\
+                 <Owner><ID>id</ID><DisplayName>a&amp;b</DisplayName></Owner>\
+                 <StorageClass>STANDARD</StorageClass></Contents>\
+                 <CommonPrefixes><Prefix>a b/c/</Prefix></CommonPrefixes></ListBucketResult>"
+            )
+        );
+    }
+
+    #[test]
+    fn list_v2_url_encoded_with_checksums() {
+        let prefixes: [&[u8]; 1] = [b"a b/c/"];
+        let got = document(|out| {
+            let mut view = object("a b/é&<".as_bytes());
+            view.checksum = Some((Algorithm::Crc64Nvme, ChecksumType::FullObject));
+            view.etag.parts = 7;
+            let v2 = ListV2 {
+                key_count: 2,
+                continuation_token: Some(b"<c>"),
+                next_continuation_token: Some("n"),
+                start_after: Some(b"s p"),
+            };
+            list_objects_v2(
+                out,
+                &page(KeyEncoding::Url),
+                &v2,
+                [view].into_iter(),
+                prefixes.into_iter(),
+            );
+        });
+        assert_eq!(
+            got,
+            format!(
+                "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bkt</Name>\
+                 <Prefix>a%20b/</Prefix><Delimiter>/</Delimiter><EncodingType>url</EncodingType>\
+                 <ContinuationToken>&lt;c&gt;</ContinuationToken><NextContinuationToken>n</NextContinuationToken>\
+                 <StartAfter>s%20p</StartAfter><KeyCount>2</KeyCount><MaxKeys>1000</MaxKeys>\
+                 <IsTruncated>true</IsTruncated><Contents><Key>a%20b/%C3%A9%26%3C</Key>{DATE_TEXT}\
+                 <ETag>&quot;abababababababababababababababab-7&quot;</ETag>\
+                 <ChecksumAlgorithm>CRC64NVME</ChecksumAlgorithm><ChecksumType>FULL_OBJECT</ChecksumType>\
+                 <Size>12</Size><StorageClass>STANDARD</StorageClass></Contents>\
+                 <CommonPrefixes><Prefix>a%20b/c/</Prefix></CommonPrefixes></ListBucketResult>"
+            )
+        );
+    }
+
+    #[test]
+    fn an_empty_list_has_its_frame() {
+        let page = ListPage {
+            prefix: b"",
+            delimiter: b"",
+            truncated: false,
+            max_keys: 0,
+            ..page(KeyEncoding::Xml)
+        };
+        assert_eq!(
+            document(|out| list_objects_v2(out, &page, &ListV2::default(), [].into_iter(), [].into_iter())),
+            "<ListBucketResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Name>bkt</Name><Prefix></Prefix>\
+             <KeyCount>0</KeyCount><MaxKeys>0</MaxKeys><IsTruncated>false</IsTruncated></ListBucketResult>"
+        );
+    }
+
+    #[test]
+    fn versions_of_a_bucket_without_any() {
+        let got = document(|out| {
+            let versions = ListVersions {
+                key_marker: b"k m",
+                version_id_marker: b"null",
+                next_key_marker: Some(b"n k"),
+                next_version_id_marker: Some("null"),
+            };
+            list_versions(
+                out,
+                &page(KeyEncoding::Xml),
+                &versions,
+                [object(b"k")].into_iter(),
+                [].into_iter(),
+            );
+        });
+        assert!(got.contains(&format!(
+            "<KeyMarker>k m</KeyMarker><VersionIdMarker>null</VersionIdMarker><NextKeyMarker>n k</NextKeyMarker>\
+             <NextVersionIdMarker>null</NextVersionIdMarker><MaxKeys>1000</MaxKeys><IsTruncated>true</IsTruncated>\
+             <Version><Key>k</Key><VersionId>null</VersionId><IsLatest>true</IsLatest>{DATE_TEXT}{TAG_TEXT}\
+             <Size>12</Size><StorageClass>STANDARD</StorageClass></Version></ListVersionsResult>"
+        )));
+    }
+
+    #[test]
+    fn copies() {
+        let object = document(|out| copy_object(out, TAG, WHEN, Some(&crc())));
+        assert_eq!(
+            object,
+            format!(
+                "<CopyObjectResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{DATE_TEXT}{TAG_TEXT}\
+                 <ChecksumCRC32>y/Q5Jg==</ChecksumCRC32><ChecksumType>FULL_OBJECT</ChecksumType></CopyObjectResult>"
+            )
+        );
+        let part = document(|out| copy_part(out, TAG, WHEN, None));
+        assert_eq!(
+            part,
+            format!(
+                "<CopyPartResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{DATE_TEXT}{TAG_TEXT}</CopyPartResult>"
+            )
+        );
+    }
+
+    #[test]
+    fn multipart_uploads_begin_and_end() {
+        assert_eq!(
+            document(|out| initiate_multipart_upload(out, "bkt", b"k<", "u")),
+            "<InitiateMultipartUploadResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Bucket>bkt</Bucket>\
+             <Key>k&lt;</Key><UploadId>u</UploadId></InitiateMultipartUploadResult>"
+        );
+        let digests = [(Algorithm::Sha1.digest(b"a"), 1)];
+        let checksum = Checksum::of_parts(Algorithm::Sha1, ChecksumType::Composite, digests).unwrap();
+        let etag = ETag { parts: 1, ..TAG };
+        assert_eq!(
+            document(|out| complete_multipart_upload(
+                out,
+                "http://h/bkt/k",
+                "bkt",
+                b"k",
+                etag,
+                Some(&checksum)
+            )),
+            format!(
+                "<CompleteMultipartUploadResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">\
+                 <Location>http://h/bkt/k</Location><Bucket>bkt</Bucket><Key>k</Key>\
+                 <ETag>&quot;abababababababababababababababab-1&quot;</ETag>\
+                 <ChecksumSHA1>{}</ChecksumSHA1><ChecksumType>COMPOSITE</ChecksumType></CompleteMultipartUploadResult>",
+                checksum.value()
+            )
+        );
+    }
+
+    #[test]
+    fn parts_are_listed() {
+        let page = PartsPage {
+            bucket: "bkt",
+            key: b"k",
+            upload_id: "u",
+            part_number_marker: 0,
+            next_part_number_marker: Some(2),
+            max_parts: 2,
+            truncated: true,
+            owner: OWNER,
+            storage_class: "STANDARD",
+            checksum: Some((Algorithm::Crc32, ChecksumType::Composite)),
+        };
+        let part = PartView {
+            number: 2,
+            modified_unix_ms: WHEN,
+            etag: TAG,
+            size: 5,
+            checksum: Some(crc()),
+        };
+        assert_eq!(
+            document(|out| list_parts(out, &page, [part].into_iter())),
+            format!(
+                "<ListPartsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Bucket>bkt</Bucket><Key>k</Key>\
+                 <UploadId>u</UploadId><PartNumberMarker>0</PartNumberMarker>\
+                 <NextPartNumberMarker>2</NextPartNumberMarker><MaxParts>2</MaxParts><IsTruncated>true</IsTruncated>\
+                 <Part><PartNumber>2</PartNumber>{DATE_TEXT}{TAG_TEXT}<Size>5</Size>\
+                 <ChecksumCRC32>y/Q5Jg==</ChecksumCRC32></Part>\
+                 <Initiator><ID>id</ID><DisplayName>a&amp;b</DisplayName></Initiator>\
+                 <Owner><ID>id</ID><DisplayName>a&amp;b</DisplayName></Owner><StorageClass>STANDARD</StorageClass>\
+                 <ChecksumAlgorithm>CRC32</ChecksumAlgorithm><ChecksumType>COMPOSITE</ChecksumType></ListPartsResult>"
+            )
+        );
+    }
+
+    #[test]
+    fn uploads_are_listed() {
+        let page = UploadsPage {
+            bucket: "bkt",
+            key_marker: b"k m",
+            upload_id_marker: b"",
+            next_key_marker: Some(b"n k"),
+            next_upload_id_marker: Some("v"),
+            prefix: b"",
+            delimiter: b"/",
+            max_uploads: 1,
+            encoding: KeyEncoding::Url,
+            truncated: true,
+            owner: OWNER,
+        };
+        let upload = UploadView {
+            key: b"a b",
+            upload_id: "u",
+            initiated_unix_ms: WHEN,
+            storage_class: "STANDARD",
+            checksum: None,
+        };
+        let prefixes: [&[u8]; 1] = [b"p/"];
+        assert_eq!(
+            document(|out| list_uploads(out, &page, [upload].into_iter(), prefixes.into_iter())),
+            "<ListMultipartUploadsResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Bucket>bkt</Bucket>\
+             <KeyMarker>k%20m</KeyMarker><UploadIdMarker></UploadIdMarker><NextKeyMarker>n%20k</NextKeyMarker>\
+             <NextUploadIdMarker>v</NextUploadIdMarker><Prefix></Prefix><Delimiter>/</Delimiter>\
+             <EncodingType>url</EncodingType><MaxUploads>1</MaxUploads><IsTruncated>true</IsTruncated>\
+             <Upload><Key>a%20b</Key><UploadId>u</UploadId>\
+             <Initiator><ID>id</ID><DisplayName>a&amp;b</DisplayName></Initiator>\
+             <Owner><ID>id</ID><DisplayName>a&amp;b</DisplayName></Owner><StorageClass>STANDARD</StorageClass>\
+             <Initiated>2009-10-12T17:50:30.000Z</Initiated></Upload>\
+             <CommonPrefixes><Prefix>p/</Prefix></CommonPrefixes></ListMultipartUploadsResult>"
+        );
+    }
+
+    #[test]
+    fn deletions_are_listed_one_by_one() {
+        let error = S3Error::new(ErrorCode::InternalError);
+        let results = [
+            Deleted::Done {
+                key: b"a\r",
+                version_id: None,
+            },
+            Deleted::Failed {
+                key: b"b",
+                version_id: Some("null"),
+                error: &error,
+            },
+        ];
+        assert_eq!(
+            document(|out| delete_objects(out, results.into_iter())),
+            "<DeleteResult xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Deleted><Key>a&#xD;</Key></Deleted>\
+             <Error><Key>b</Key><VersionId>null</VersionId><Code>InternalError</Code>\
+             <Message>We encountered an internal error. Please try again.</Message></Error></DeleteResult>"
+        );
+    }
+
+    #[test]
+    fn settings_that_were_never_set() {
+        assert_eq!(
+            document(versioning_unset),
+            "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"></VersioningConfiguration>"
+        );
+        let policy = document(|out| access_control_policy(out, OWNER));
+        assert!(
+            policy.contains("<Permission>FULL_CONTROL</Permission>")
+                && policy.contains("xsi:type=\"CanonicalUser\"")
+        );
+    }
+}
