@@ -20,5 +20,5 @@ pub use aws_chunked::AwsChunkedDecoder;
 pub use body::ChunkedDecoder;
 pub use date::DateCache;
 pub use head::{Framing, Head, HeadError, Method};
-pub use response::ResponseHead;
+pub use response::{ResponseHead, push_header};
 pub use uri::{Query, UriError};

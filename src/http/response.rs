@@ -33,13 +33,8 @@ impl<'a> ResponseHead<'a> {
     }
 
     /// Appends `name: value`, made safe as the file's header says.
-    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Self {
-        if !is_token(name) {
-            return self;
-        }
-        self.write_name(name);
-        write_value(value.as_ref(), self.out);
-        self.out.extend_from_slice(b"\r\n");
+    pub fn header(self, name: &str, value: impl AsRef<[u8]>) -> Self {
+        push_header(self.out, name, value.as_ref());
         self
     }
 
@@ -63,6 +58,17 @@ impl<'a> ResponseHead<'a> {
         self.out.extend_from_slice(name.as_bytes());
         self.out.extend_from_slice(b": ");
     }
+}
+
+/// Appends one header line, made safe as the file's header says.
+pub fn push_header(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+    if !is_token(name) {
+        return;
+    }
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b": ");
+    write_value(value, out);
+    out.extend_from_slice(b"\r\n");
 }
 
 fn write_value(value: &[u8], out: &mut Vec<u8>) {

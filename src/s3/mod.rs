@@ -1,3 +1,15 @@
-//! To be written.
+//! The S3 protocol: who asks for what, and how the answer is worded.
+//!
+//! `auth`, `checksum`, `conditions`, `error`, `metadata`, `names`, `range` and `xml` are pure: bytes and values
+//! in, values and bytes out. They name no runtime, clock, socket or file, so tables and fuzzers drive them
+//! alone. `service` is the seam to the server below; `route` and `ops` stand on all of them and the engine.
 
 pub mod auth;
+pub mod checksum;
+pub mod conditions;
+pub mod error;
+pub mod metadata;
+pub mod names;
+pub mod range;
+pub mod service;
+pub mod xml;

@@ -1,0 +1,432 @@
+//! XML of S3: a strict, bounded reader for request bodies, and what writes text into responses.
+//!
+//! [`requests`] turns bodies into values by means of [`Elements`]; [`responses`] writes documents with
+//! the functions of [`text`]. S3's documents need elements and text only, so that is all that is read.
+//!
+//! Invariant of the reader: time and memory grow linearly with a body of at most
+//! [`XML_BODY_BYTES_MAX`] bytes. It has no DOCTYPE, no entities but XML's five, no processing
+//! instructions, at most [`XML_DEPTH_MAX`] open elements, and it never recurses.
+
+pub mod requests;
+pub mod responses;
+pub mod text;
+
+pub use text::escape_into;
+
+use std::borrow::Cow;
+
+use quick_xml::XmlVersion;
+use quick_xml::events::{BytesStart, Event};
+use quick_xml::reader::Reader;
+
+use crate::limits::{XML_BODY_BYTES_MAX, XML_DEPTH_MAX};
+use crate::s3::error::{ErrorCode, S3Error, S3Result};
+
+/// Attributes that one element may have. S3's bodies have `xmlns` and `xsi:type`. Checking names for
+/// duplicates is quadratic, so the bound is part of the linear time.
+const ATTRIBUTES_MAX: usize = 8;
+
+/// A document that is read element by element, from the outside in.
+///
+/// ```text
+/// let mut elements = Elements::open(body, "Delete")?;
+/// while let Some(name) = elements.child()? {
+///     match name {
+///         "Quiet" => quiet = elements.text()? == "true",
+///         _ => elements.skip()?,
+///     }
+/// }
+/// elements.finish()?;
+/// ```
+///
+/// After [`Elements::child`] has named a child, exactly one of [`Elements::text`], [`Elements::skip`]
+/// or a loop over `child` until `None` consumes it. Names are local: prefixes and namespaces are ignored.
+pub struct Elements<'a> {
+    reader: Reader<&'a [u8]>,
+    /// Elements that are open.
+    depth: usize,
+    /// The local name of the element that was opened last; kept to save an allocation an element.
+    name: String,
+}
+
+impl<'a> Elements<'a> {
+    /// Opens the document and its root, which must be named `root`.
+    ///
+    /// Errors: `MaxMessageLengthExceeded` for a body that is too long, else `MalformedXML`.
+    pub fn open(body: &'a [u8], root: &str) -> S3Result<Elements<'a>> {
+        if body.len() > XML_BODY_BYTES_MAX {
+            return Err(S3Error::new(ErrorCode::MaxMessageLengthExceeded)
+                .detail("MaxMessageLengthBytes", XML_BODY_BYTES_MAX.to_string()));
+        }
+        let document = std::str::from_utf8(body).map_err(|_| malformed())?;
+        let document = document.strip_prefix('\u{feff}').unwrap_or(document);
+        let mut reader = Reader::from_str(document);
+        let config = reader.config_mut();
+        config.enable_all_checks(true);
+        config.expand_empty_elements = true;
+        config.trim_markup_names_in_closing_tags = true;
+        let mut elements = Elements {
+            reader,
+            depth: 0,
+            name: String::new(),
+        };
+        elements.prolog(root)?;
+        Ok(elements)
+    }
+
+    /// The local name of the next child, or `None` at the end of the element that is open.
+    pub fn child(&mut self) -> S3Result<Option<&str>> {
+        loop {
+            match self.event()? {
+                Event::Start(start) => {
+                    self.enter(&start)?;
+                    break;
+                }
+                Event::End(_) => {
+                    self.depth -= 1;
+                    return Ok(None);
+                }
+                Event::Text(text) if is_space(&text) => {}
+                Event::Comment(_) => {}
+                _ => return Err(malformed()),
+            }
+        }
+        Ok(Some(&self.name))
+    }
+
+    /// The text of the child that was just named, to its end. A child of its own is an error.
+    ///
+    /// Line ends are normalised as XML 1.0 section 2.11 says; `&#xD;` stays a carriage return.
+    pub fn text(&mut self) -> S3Result<Cow<'a, str>> {
+        let mut text: Cow<'a, str> = Cow::Borrowed("");
+        loop {
+            match self.event()? {
+                Event::Text(part) => {
+                    if part.contains("]]>") {
+                        return Err(malformed());
+                    }
+                    push(&mut text, normal_lines(part.into_inner())?);
+                }
+                Event::CData(part) => push(&mut text, normal_lines(part.into_inner())?),
+                Event::GeneralRef(reference) => {
+                    let character = match reference.resolve_char_ref() {
+                        Ok(Some(character)) => character,
+                        Ok(None) => predefined(&reference)?,
+                        Err(_) => return Err(malformed()),
+                    };
+                    text.to_mut().push(character);
+                }
+                Event::End(_) => {
+                    self.depth -= 1;
+                    return Ok(text);
+                }
+                Event::Comment(_) => {}
+                _ => return Err(malformed()),
+            }
+        }
+    }
+
+    /// Passes over the child that was just named and all that is in it.
+    pub fn skip(&mut self) -> S3Result<()> {
+        let outside = self.depth - 1;
+        while self.depth > outside {
+            match self.event()? {
+                Event::Start(start) => self.enter(&start)?,
+                Event::End(_) => self.depth -= 1,
+                Event::Text(_) | Event::CData(_) | Event::Comment(_) => {}
+                Event::GeneralRef(reference) => match reference.resolve_char_ref() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => {
+                        predefined(&reference)?;
+                    }
+                    Err(_) => return Err(malformed()),
+                },
+                _ => return Err(malformed()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Sees that nothing follows the root, after [`Elements::child`] has returned its `None`.
+    pub fn finish(mut self) -> S3Result<()> {
+        loop {
+            match self.event()? {
+                Event::Eof => return Ok(()),
+                Event::Text(text) if is_space(&text) => {}
+                Event::Comment(_) => {}
+                _ => return Err(malformed()),
+            }
+        }
+    }
+
+    /// Reads up to and into the root. A declaration may only come first, and says UTF-8 if anything.
+    fn prolog(&mut self, root: &str) -> S3Result<()> {
+        let mut first = true;
+        loop {
+            match self.event()? {
+                Event::Decl(declaration) if first => {
+                    let encoding = declaration.encoding();
+                    match encoding {
+                        None => {}
+                        Some(Ok(name)) if name.eq_ignore_ascii_case("utf-8") => {}
+                        Some(_) => return Err(malformed()),
+                    }
+                }
+                Event::Start(start) => {
+                    self.enter(&start)?;
+                    return if self.name == root {
+                        Ok(())
+                    } else {
+                        Err(malformed())
+                    };
+                }
+                Event::Text(text) if is_space(&text) => {}
+                Event::Comment(_) => {}
+                _ => return Err(malformed()),
+            }
+            first = false;
+        }
+    }
+
+    fn event(&mut self) -> S3Result<Event<'a>> {
+        self.reader.read_event().map_err(|_| malformed())
+    }
+
+    /// Goes one deeper, checks the tag, and notes its local name.
+    fn enter(&mut self, start: &BytesStart<'_>) -> S3Result<()> {
+        if self.depth == XML_DEPTH_MAX {
+            return Err(malformed());
+        }
+        self.depth += 1;
+        self.name.clear();
+        self.name.push_str(start.local_name().into_inner());
+        check_attributes(start)
+    }
+}
+
+/// The one error of a body that is not what it should be.
+pub(crate) fn malformed() -> S3Error {
+    S3Error::new(ErrorCode::MalformedXML)
+}
+
+fn check_attributes(start: &BytesStart<'_>) -> S3Result<()> {
+    for (count, attribute) in start.attributes().enumerate() {
+        let attribute = attribute.map_err(|_| malformed())?;
+        if count == ATTRIBUTES_MAX || attribute.value.contains('<') {
+            return Err(malformed());
+        }
+        attribute
+            .normalized_value(XmlVersion::Implicit1_0)
+            .map_err(|_| malformed())?;
+    }
+    Ok(())
+}
+
+/// One of XML's five entities. No others exist, since no document may declare any.
+fn predefined(name: &str) -> S3Result<char> {
+    match name {
+        "lt" => Ok('<'),
+        "gt" => Ok('>'),
+        "amp" => Ok('&'),
+        "apos" => Ok('\''),
+        "quot" => Ok('"'),
+        _ => Err(malformed()),
+    }
+}
+
+/// Line ends as XML has them, and an error for a character that XML 1.0 does not have unescaped.
+fn normal_lines(part: Cow<'_, str>) -> S3Result<Cow<'_, str>> {
+    let plain = |b: u8| b >= b' ' || b == b'\n' || b == b'\t';
+    if part.bytes().all(plain) {
+        return Ok(part);
+    }
+    if part.bytes().any(|b| !plain(b) && b != b'\r') {
+        return Err(malformed());
+    }
+    Ok(Cow::Owned(part.replace("\r\n", "\n").replace('\r', "\n")))
+}
+
+fn is_space(text: &str) -> bool {
+    text.bytes().all(|b| matches!(b, b' ' | b'\t' | b'\r' | b'\n'))
+}
+
+fn push<'a>(text: &mut Cow<'a, str>, part: Cow<'a, str>) {
+    if text.is_empty() {
+        *text = part;
+    } else {
+        text.to_mut().push_str(&part);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads `body` as `<a>` with children of text, passing over what is named `skip`.
+    fn read(body: &[u8]) -> S3Result<Vec<(String, String)>> {
+        let mut elements = Elements::open(body, "a")?;
+        let mut children = Vec::new();
+        while let Some(name) = elements.child()? {
+            if name == "skip" {
+                elements.skip()?;
+            } else {
+                let name = name.to_owned();
+                children.push((name, elements.text()?.into_owned()));
+            }
+        }
+        elements.finish()?;
+        Ok(children)
+    }
+
+    fn text(body: &str) -> Option<String> {
+        let mut children = read(format!("<a><b>{body}</b></a>").as_bytes()).ok()?;
+        assert_eq!(children.len(), 1);
+        children.pop().map(|(_, text)| text)
+    }
+
+    #[test]
+    fn documents_of_clients_are_read() {
+        let table: &[(&str, &[(&str, &str)])] = &[
+            ("<a/>", &[]),
+            ("<a></a>", &[]),
+            ("<a><b/></a>", &[("b", "")]),
+            ("<a><b>1</b><c>2</c></a>", &[("b", "1"), ("c", "2")]),
+            (
+                "\u{feff}<?xml version=\"1.0\" encoding=\"UTF-8\"?>\r\n<a>\n <b>1</b>\n</a>\n",
+                &[("b", "1")],
+            ),
+            (
+                "<?xml version='1.0' encoding='utf-8' standalone='yes'?><a><b>1</b></a>",
+                &[("b", "1")],
+            ),
+            (
+                "<a xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><b>1</b></a>",
+                &[("b", "1")],
+            ),
+            (
+                "<s:a xmlns:s=\"urn:x\"><s:b s:t='&lt;'>1</s:b></s:a>",
+                &[("b", "1")],
+            ),
+            (
+                "<!-- c --><a><!-- c --><b>1<!-- c -->2</b></a><!-- c -->",
+                &[("b", "12")],
+            ),
+            ("<a ><b >1</b ></a >", &[("b", "1")]),
+            (
+                "<a><skip>x<y>&amp;<z/></y></skip><b>1</b><skip/></a>",
+                &[("b", "1")],
+            ),
+        ];
+        for (body, children) in table {
+            let got = read(body.as_bytes()).unwrap_or_else(|error| panic!("{body}: {error}"));
+            let got: Vec<_> = got
+                .iter()
+                .map(|(name, text)| (name.as_str(), text.as_str()))
+                .collect();
+            assert_eq!(&got, children, "{body}");
+        }
+    }
+
+    #[test]
+    fn text_is_unescaped_once() {
+        let table = [
+            ("a&lt;b&gt;&amp;&quot;&apos;", "a<b>&\"'"),
+            ("&amp;lt;", "&lt;"),
+            ("&#xD;&#10;&#x1;&#x1F600;", "\r\n\u{1}\u{1F600}"),
+            ("a\r\nb\rc\nd\te", "a\nb\nc\nd\te"),
+            ("<![CDATA[<x>&amp;]]>y", "<x>&amp;y"),
+            (" pad ", " pad "),
+            ("\u{e9}\u{1F600}", "\u{e9}\u{1F600}"),
+        ];
+        for (body, expected) in table {
+            assert_eq!(text(body).as_deref(), Some(expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_well_formed_is_refused() {
+        let table: &[&str] = &[
+            "",
+            " ",
+            "a",
+            "<a",
+            "<a>",
+            "<a><b></a></b>",
+            "<a></b>",
+            "<a></a><a></a>",
+            "<a></a>x",
+            "x<a></a>",
+            "<b></b>",
+            "<a>x</a>",
+            "<a><b>x<c/></b></a>",
+            "<a><b>&nbsp;</b></a>",
+            "<a><b>&</b></a>",
+            "<a><b>&#0;</b></a>",
+            "<a><b>&#xD800;</b></a>",
+            "<a><b>&#x110000;</b></a>",
+            "<a><b>&#99999999999999;</b></a>",
+            "<a><b>\u{1}</b></a>",
+            "<a><b>\0</b></a>",
+            "<a><b>]]></b></a>",
+            "<a><skip>&x;</skip></a>",
+            "<a x=1></a>",
+            "<a x='1' x='2'></a>",
+            "<a x='<'></a>",
+            "<a x='&x;'></a>",
+            "<a><?php echo ?></a>",
+            "<?xml-stylesheet href='x'?><a/>",
+            "<a/><?xml version='1.0'?>",
+            " <?xml version='1.0'?><a/>",
+            "<?xml version='1.0' encoding='ISO-8859-1'?><a/>",
+            "<!DOCTYPE a><a/>",
+            "<!doctype a><a/>",
+            "<a><!-- -- --></a>",
+            "<a><!-- </a>",
+            "<a><![CDATA[</a>",
+        ];
+        for body in table {
+            let error = read(body.as_bytes()).expect_err(body);
+            assert_eq!(error.code, ErrorCode::MalformedXML, "{body}");
+        }
+        assert!(read(b"<a><b>\xff</b></a>").is_err());
+    }
+
+    #[test]
+    fn entities_cannot_be_declared() {
+        let laughs =
+            "<?xml version=\"1.0\"?><!DOCTYPE a [<!ENTITY x \"ha\"><!ENTITY y \"&x;&x;\">]><a><b>&y;</b></a>";
+        let file = "<!DOCTYPE a [<!ENTITY x SYSTEM \"file:///etc/passwd\">]><a><b>&x;</b></a>";
+        for body in [laughs, file] {
+            assert_eq!(read(body.as_bytes()).unwrap_err().code, ErrorCode::MalformedXML);
+        }
+    }
+
+    #[test]
+    fn depth_and_length_are_bounded() {
+        let nested = |depth: usize| format!("<a>{}{}</a>", "<skip>".repeat(depth), "</skip>".repeat(depth));
+        assert!(read(nested(XML_DEPTH_MAX - 1).as_bytes()).is_ok());
+        assert_eq!(
+            read(nested(XML_DEPTH_MAX).as_bytes()).unwrap_err().code,
+            ErrorCode::MalformedXML
+        );
+        assert_eq!(
+            read("<skip>".repeat(1_000_000).as_bytes()).unwrap_err().code,
+            ErrorCode::MalformedXML
+        );
+
+        let long = format!("<a>{}</a>", " ".repeat(XML_BODY_BYTES_MAX));
+        assert_eq!(
+            read(long.as_bytes()).unwrap_err().code,
+            ErrorCode::MaxMessageLengthExceeded
+        );
+    }
+
+    #[test]
+    fn many_attributes_are_refused_before_they_cost_anything() {
+        let attributes: String = (0..300_000).map(|i| format!(" a{i}=''")).collect();
+        assert_eq!(
+            read(format!("<a{attributes}/>").as_bytes()).unwrap_err().code,
+            ErrorCode::MalformedXML
+        );
+    }
+}

@@ -1,0 +1,373 @@
+//! Request bodies in XML, read into values.
+//!
+//! Unknown elements are passed over, as S3 does, because SDKs send more than a server knows. Elements that
+//! must be there, must be there once, or must spell a number are checked; everything else is
+//! `MalformedXML`.
+//!
+//! Invariant: what comes out is bounded by [`PARTS_MAX`] parts or [`DELETE_KEYS_MAX`] keys, whatever came in.
+//! Keys, tags and checksums in it are text as sent: the operation validates them, because S3 answers a bad
+//! one with an error of its own.
+
+use std::borrow::Cow;
+
+use super::{Elements, malformed};
+use crate::limits::{DELETE_KEYS_MAX, PARTS_MAX};
+use crate::s3::checksum::Algorithm;
+use crate::s3::error::S3Result;
+
+/// A part that CompleteMultipartUpload names.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CompletedPart {
+    /// `PartNumber`, not yet checked to be 1 to 10,000.
+    pub number: u32,
+    /// `ETag` as sent, in quotes or not.
+    pub etag: String,
+    /// `ChecksumCRC32` and the like: base64 as sent, not yet checked.
+    pub checksums: Vec<(Algorithm, String)>,
+}
+
+/// Reads `CompleteMultipartUpload`: its parts in the order in which they were sent.
+///
+/// Errors: `MalformedXML`, also for no parts and for more than [`PARTS_MAX`].
+/// Source: S3 API reference, CompleteMultipartUpload.
+pub fn complete_multipart_upload(body: &[u8]) -> S3Result<Vec<CompletedPart>> {
+    let mut elements = Elements::open(body, "CompleteMultipartUpload")?;
+    let mut parts = Vec::new();
+    while let Some(name) = elements.child()? {
+        match name {
+            "Part" if parts.len() == usize::from(PARTS_MAX) => return Err(malformed()),
+            "Part" => parts.push(part(&mut elements)?),
+            _ => elements.skip()?,
+        }
+    }
+    elements.finish()?;
+    if parts.is_empty() {
+        Err(malformed())
+    } else {
+        Ok(parts)
+    }
+}
+
+/// `Delete`: what DeleteObjects is to remove.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Delete {
+    /// Whether only failures are to be listed in the answer.
+    pub quiet: bool,
+    /// The objects, in the order in which they were sent; 1 to [`DELETE_KEYS_MAX`].
+    pub objects: Vec<ObjectIdentifier>,
+}
+
+/// One object of a [`Delete`].
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ObjectIdentifier {
+    /// `Key`: not empty, not yet checked for its length.
+    pub key: String,
+    /// `VersionId`.
+    pub version_id: Option<String>,
+    /// `ETag` that the object must have.
+    pub etag: Option<String>,
+    /// `Size` in bytes that the object must have.
+    pub size: Option<u64>,
+    /// `LastModifiedTime` that the object must have, as sent.
+    pub last_modified: Option<String>,
+}
+
+/// Reads `Delete`.
+///
+/// Errors: `MalformedXML`, also for no objects and for more than [`DELETE_KEYS_MAX`].
+/// Source: S3 API reference, DeleteObjects.
+pub fn delete(body: &[u8]) -> S3Result<Delete> {
+    let mut elements = Elements::open(body, "Delete")?;
+    let mut quiet = None;
+    let mut objects = Vec::new();
+    while let Some(name) = elements.child()? {
+        match name {
+            "Quiet" => set(&mut quiet, boolean(&elements.text()?)?)?,
+            "Object" if objects.len() == DELETE_KEYS_MAX => return Err(malformed()),
+            "Object" => objects.push(object(&mut elements)?),
+            _ => elements.skip()?,
+        }
+    }
+    elements.finish()?;
+    if objects.is_empty() {
+        return Err(malformed());
+    }
+    Ok(Delete {
+        quiet: quiet.unwrap_or(false),
+        objects,
+    })
+}
+
+/// Reads `CreateBucketConfiguration`: its `LocationConstraint`. An empty body has none.
+///
+/// Errors: `MalformedXML`.
+/// Source: S3 API reference, CreateBucket.
+pub fn create_bucket_configuration(body: &[u8]) -> S3Result<Option<String>> {
+    if body.is_empty() {
+        return Ok(None);
+    }
+    let mut elements = Elements::open(body, "CreateBucketConfiguration")?;
+    let mut location = None;
+    while let Some(name) = elements.child()? {
+        match name {
+            "LocationConstraint" => {
+                let text = elements.text()?.trim().to_owned();
+                set(&mut location, text)?;
+            }
+            _ => elements.skip()?,
+        }
+    }
+    elements.finish()?;
+    Ok(location.filter(|location| !location.is_empty()))
+}
+
+fn part(elements: &mut Elements<'_>) -> S3Result<CompletedPart> {
+    let mut number = None;
+    let mut etag = None;
+    let mut checksums: Vec<(Algorithm, String)> = Vec::new();
+    while let Some(name) = elements.child()? {
+        match name {
+            "PartNumber" => set(&mut number, decimal(&elements.text()?)?)?,
+            "ETag" => set(&mut etag, elements.text()?.into_owned())?,
+            name => match Algorithm::from_element(name) {
+                Some(algorithm) if checksums.iter().any(|(present, _)| *present == algorithm) => {
+                    return Err(malformed());
+                }
+                Some(algorithm) => checksums.push((algorithm, elements.text()?.trim().to_owned())),
+                None => elements.skip()?,
+            },
+        }
+    }
+    let number = number
+        .and_then(|number| u32::try_from(number).ok())
+        .ok_or_else(malformed)?;
+    Ok(CompletedPart {
+        number,
+        etag: etag.ok_or_else(malformed)?,
+        checksums,
+    })
+}
+
+fn object(elements: &mut Elements<'_>) -> S3Result<ObjectIdentifier> {
+    let mut key = None;
+    let mut object = ObjectIdentifier::default();
+    while let Some(name) = elements.child()? {
+        match name {
+            "Key" => set(&mut key, elements.text()?)?,
+            "VersionId" => set(&mut object.version_id, elements.text()?.into_owned())?,
+            "ETag" => set(&mut object.etag, elements.text()?.into_owned())?,
+            "Size" => set(&mut object.size, decimal(&elements.text()?)?)?,
+            "LastModifiedTime" => set(&mut object.last_modified, elements.text()?.into_owned())?,
+            _ => elements.skip()?,
+        }
+    }
+    object.key = key
+        .map(Cow::into_owned)
+        .filter(|key| !key.is_empty())
+        .ok_or_else(malformed)?;
+    Ok(object)
+}
+
+/// Fills a place that may be filled once.
+fn set<T>(place: &mut Option<T>, value: T) -> S3Result<()> {
+    match place.replace(value) {
+        None => Ok(()),
+        Some(_) => Err(malformed()),
+    }
+}
+
+fn boolean(text: &str) -> S3Result<bool> {
+    match text.trim() {
+        text if text.eq_ignore_ascii_case("true") => Ok(true),
+        text if text.eq_ignore_ascii_case("false") => Ok(false),
+        _ => Err(malformed()),
+    }
+}
+
+fn decimal(text: &str) -> S3Result<u64> {
+    let text = text.trim();
+    if !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(malformed());
+    }
+    text.parse().map_err(|_| malformed())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::s3::error::ErrorCode;
+
+    fn completed(number: u32, etag: &str) -> CompletedPart {
+        CompletedPart {
+            number,
+            etag: etag.into(),
+            checksums: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn completion_lists_parts_in_the_order_sent() {
+        let body = r#"<?xml version="1.0" encoding="UTF-8"?>
+            <CompleteMultipartUpload xmlns="http://s3.amazonaws.com/doc/2006-03-01/">
+              <Part><ETag>"a54357aff0632cce46d942af68356b38"</ETag><PartNumber>2</PartNumber></Part>
+              <Part><PartNumber> 1 </PartNumber><ETag>&quot;b&quot;</ETag><Unknown><x/></Unknown></Part>
+              <Part><PartNumber>3</PartNumber><ETag>c</ETag><ChecksumCRC32>y/Q5Jg==</ChecksumCRC32>
+                <ChecksumXXHASH128> q </ChecksumXXHASH128></Part>
+            </CompleteMultipartUpload>"#;
+        let mut third = completed(3, "c");
+        third.checksums = vec![
+            (Algorithm::Crc32, "y/Q5Jg==".into()),
+            (Algorithm::Xxh128, "q".into()),
+        ];
+        let expected = [
+            completed(2, "\"a54357aff0632cce46d942af68356b38\""),
+            completed(1, "\"b\""),
+            third,
+        ];
+        assert_eq!(complete_multipart_upload(body.as_bytes()).unwrap(), expected);
+    }
+
+    #[test]
+    fn completion_that_lacks_or_repeats_something_is_malformed() {
+        let table = [
+            "",
+            "<CompleteMultipartUpload/>",
+            "<CompleteMultipartUpload><Part/></CompleteMultipartUpload>",
+            "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber></Part></CompleteMultipartUpload>",
+            "<CompleteMultipartUpload><Part><ETag>x</ETag></Part></CompleteMultipartUpload>",
+            "<Delete><Part><ETag>x</ETag><PartNumber>1</PartNumber></Part></Delete>",
+        ];
+        for body in table {
+            assert_eq!(
+                complete_multipart_upload(body.as_bytes()).unwrap_err().code,
+                ErrorCode::MalformedXML,
+                "{body}"
+            );
+        }
+        for inside in [
+            "<ETag>x</ETag><PartNumber>-1</PartNumber>",
+            "<ETag>x</ETag><PartNumber>1.5</PartNumber>",
+            "<ETag>x</ETag><PartNumber></PartNumber>",
+            "<ETag>x</ETag><PartNumber>4294967296</PartNumber>",
+            "<ETag>x</ETag><PartNumber>1</PartNumber><PartNumber>1</PartNumber>",
+            "<ETag>x</ETag><ETag>x</ETag><PartNumber>1</PartNumber>",
+            "<ETag>x<b/></ETag><PartNumber>1</PartNumber>",
+            "<ETag>x</ETag><PartNumber>1</PartNumber><ChecksumSHA1/><ChecksumSHA1/>",
+        ] {
+            let body = format!("<CompleteMultipartUpload><Part>{inside}</Part></CompleteMultipartUpload>");
+            assert_eq!(
+                complete_multipart_upload(body.as_bytes()).unwrap_err().code,
+                ErrorCode::MalformedXML,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn completion_holds_ten_thousand_parts_and_no_more() {
+        let body = |parts: u32| {
+            let parts: String = (1..=parts)
+                .map(|n| format!("<Part><ETag>x</ETag><PartNumber>{n}</PartNumber></Part>"))
+                .collect();
+            format!("<CompleteMultipartUpload>{parts}</CompleteMultipartUpload>")
+        };
+        assert_eq!(
+            complete_multipart_upload(body(10_000).as_bytes()).unwrap().len(),
+            10_000
+        );
+        assert!(complete_multipart_upload(body(10_001).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn delete_names_keys_as_they_are() {
+        let body = "<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"><Quiet>true</Quiet>\
+            <Object><Key>a&amp;b&#xD;&#x1; /../c</Key></Object>\
+            <Object><Key> </Key><VersionId>null</VersionId><ETag>e</ETag><Size>12</Size>\
+            <LastModifiedTime>Mon, 12 Oct 2009 17:50:30 GMT</LastModifiedTime></Object></Delete>";
+        let expected = Delete {
+            quiet: true,
+            objects: vec![
+                ObjectIdentifier {
+                    key: "a&b\r\u{1} /../c".into(),
+                    ..ObjectIdentifier::default()
+                },
+                ObjectIdentifier {
+                    key: " ".into(),
+                    version_id: Some("null".into()),
+                    etag: Some("e".into()),
+                    size: Some(12),
+                    last_modified: Some("Mon, 12 Oct 2009 17:50:30 GMT".into()),
+                },
+            ],
+        };
+        assert_eq!(delete(body.as_bytes()).unwrap(), expected);
+        let loud = delete(b"<Delete><Object><Key>k</Key></Object></Delete>").unwrap();
+        assert!(!loud.quiet);
+    }
+
+    #[test]
+    fn delete_has_one_to_a_thousand_keys() {
+        let body = |keys: usize| {
+            format!(
+                "<Delete>{}</Delete>",
+                "<Object><Key>k</Key></Object>".repeat(keys)
+            )
+        };
+        assert_eq!(delete(body(1000).as_bytes()).unwrap().objects.len(), 1000);
+        assert_eq!(
+            delete(body(0).as_bytes()).unwrap_err().code,
+            ErrorCode::MalformedXML
+        );
+        assert_eq!(
+            delete(body(1001).as_bytes()).unwrap_err().code,
+            ErrorCode::MalformedXML
+        );
+    }
+
+    #[test]
+    fn delete_that_lacks_or_repeats_something_is_malformed() {
+        for inside in [
+            "<Object></Object>",
+            "<Object><Key></Key></Object>",
+            "<Object><Key>a</Key><Key>b</Key></Object>",
+            "<Object><Key>a</Key><Size>-1</Size></Object>",
+            "<Quiet>maybe</Quiet><Object><Key>a</Key></Object>",
+            "<Quiet>true</Quiet><Quiet>true</Quiet><Object><Key>a</Key></Object>",
+            "text<Object><Key>a</Key></Object>",
+        ] {
+            let body = format!("<Delete>{inside}</Delete>");
+            assert_eq!(
+                delete(body.as_bytes()).unwrap_err().code,
+                ErrorCode::MalformedXML,
+                "{body}"
+            );
+        }
+    }
+
+    #[test]
+    fn bucket_configuration_may_name_a_location() {
+        let wrap = |inside: &str| format!("<CreateBucketConfiguration>{inside}</CreateBucketConfiguration>");
+        let table = [
+            (String::new(), Ok(None)),
+            (wrap(""), Ok(None)),
+            (wrap("<LocationConstraint/>"), Ok(None)),
+            (
+                wrap("<LocationConstraint>eu-west-1</LocationConstraint>"),
+                Ok(Some("eu-west-1".to_owned())),
+            ),
+            (
+                wrap("<Tags><Tag/></Tags><LocationConstraint>x</LocationConstraint>"),
+                Ok(Some("x".to_owned())),
+            ),
+            ("<x/>".to_owned(), Err(ErrorCode::MalformedXML)),
+            (
+                wrap("<LocationConstraint><x/></LocationConstraint>"),
+                Err(ErrorCode::MalformedXML),
+            ),
+        ];
+        for (body, expected) in table {
+            let got = create_bucket_configuration(body.as_bytes()).map_err(|error| error.code);
+            assert_eq!(got, expected, "{body}");
+        }
+    }
+}
