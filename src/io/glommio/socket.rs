@@ -11,6 +11,7 @@
 //! counters are the only memory that cores share; they steer, and nothing depends on their being exact.
 
 use super::Machine;
+use super::timers::Timers;
 use crate::io::CoreId;
 use ::glommio::io::PollableFd;
 use futures_util::future::{Either, select};
@@ -35,6 +36,7 @@ pub struct Listener {
     socket: PollableFd<TcpListener>,
     /// Given up for a moment when descriptors run out, so that whoever waits to be accepted is told.
     reserve: RefCell<Option<File>>,
+    timers: Rc<Timers>,
 }
 
 impl Listener {
@@ -54,11 +56,13 @@ impl Listener {
         Ok(TcpListener::from(socket))
     }
 
-    /// Serves `socket`, which must not block, on this core.
-    pub fn new(socket: TcpListener) -> io::Result<Listener> {
+    /// Serves `socket`, which must not block, on the core of `machine`.
+    pub fn new<M: Send + 'static>(machine: &Machine<M>, socket: TcpListener) -> io::Result<Listener> {
+        let timers = Rc::clone(&machine.0.timers);
         Ok(Listener {
             socket: PollableFd::new(socket)?,
             reserve: RefCell::new(open_reserve().ok()),
+            timers,
         })
     }
 
@@ -89,7 +93,7 @@ impl Listener {
             Some(libc::EAGAIN) => Ok(self.socket.readable().await?),
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 self.turn_one_away();
-                ::glommio::timer::sleep(ACCEPT_RETRY_DELAY).await;
+                self.timers.sleep(ACCEPT_RETRY_DELAY).await;
                 Ok(())
             }
             Some(libc::EBADF | libc::EINVAL | libc::ENOTSOCK | libc::EOPNOTSUPP | libc::EFAULT) => Err(error),
@@ -115,13 +119,13 @@ fn open_reserve() -> io::Result<File> {
 /// Accepts on one core for all.
 ///
 /// Each connection goes to the core that has the fewest, in turns among equals.
-pub struct Acceptor<M: Send + Sync + 'static> {
+pub struct Acceptor<M: Send + 'static> {
     machine: Machine<M>,
     listener: Listener,
     connections_max: u32,
 }
 
-impl<M: Send + Sync + 'static> Acceptor<M> {
+impl<M: Send + 'static> Acceptor<M> {
     /// A core that has `connections_max` connections gets no more; what comes when all are full is closed.
     pub fn new(machine: Machine<M>, listener: Listener, connections_max: u32) -> Acceptor<M> {
         Acceptor {
@@ -343,7 +347,7 @@ mod tests {
         run(1, volume, move |machine: Machine<()>| {
             let (socket, serve) = (socket.try_clone().unwrap(), serve.clone());
             async move {
-                let acceptor = Acceptor::new(machine.clone(), Listener::new(socket).unwrap(), 10);
+                let acceptor = Acceptor::new(machine.clone(), Listener::new(&machine, socket).unwrap(), 10);
                 let stream = async {
                     let stream = machine.next_connection().await.unwrap();
                     machine.shut_down();
@@ -505,7 +509,7 @@ mod tests {
             let socket = socket.try_clone().unwrap();
             async move {
                 if machine.core() == CoreId(0) {
-                    let listener = Listener::new(socket).unwrap();
+                    let listener = Listener::new(&machine, socket).unwrap();
                     let acceptor = Acceptor::new(machine.clone(), listener, PER_CORE as u32);
                     machine.spawn(async move { acceptor.run().await.unwrap() });
                 }
