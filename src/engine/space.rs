@@ -72,6 +72,10 @@ enum Status {
 pub struct SpaceUse {
     pub segments: usize,
     pub free: usize,
+    /// Given to a core, which fills it or keeps it ready.
+    pub open: usize,
+    /// Empty, and waiting for reads to end or for its mark on disk.
+    pub retiring: usize,
     pub live_bytes: u64,
 }
 
@@ -114,9 +118,12 @@ impl SpaceTable {
     }
 
     pub fn usage(&self) -> SpaceUse {
+        let count = |which: fn(Status) -> bool| self.segments.iter().filter(|segment| which(segment.status)).count();
         SpaceUse {
             segments: self.segments.len(),
             free: self.recycled.len() + self.fresh.len(),
+            open: count(|status| matches!(status, Status::Open(_))),
+            retiring: count(|status| matches!(status, Status::Retiring { .. })),
             live_bytes: self.segments.iter().map(|segment| segment.live_bytes.max(0) as u64).sum(),
         }
     }
