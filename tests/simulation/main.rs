@@ -79,7 +79,8 @@ fn nothing_acknowledged_is_lost_by_any_crash() {
                 steps += report.stats.steps;
             }
             Err(error) => {
-                eprintln!("seed {seed:#x} failed (replay: WEFT_SIM_SEED={seed:#x}): {error}");
+                let life = Life::new(seed, tally.clone(), 0).describe();
+                eprintln!("seed {seed:#x} failed (replay: WEFT_SIM_SEED={seed:#x}): {error}\n    {life}");
                 failures.push(seed);
                 if failures.len() as u64 >= from_environment("WEFT_SIM_FAILURES").unwrap_or(1) {
                     break;

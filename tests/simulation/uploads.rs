@@ -1,7 +1,7 @@
 //! Uploads in parts: one client at a time works on each, so that every answer is known exactly.
 
 use crate::content::Content;
-use crate::model::{PartVersion, Presence, Requirement, UploadState, Version};
+use crate::model::{PartVersion, Presence, UploadState, Version};
 use crate::workload::{Client, Taken, id_of, patient};
 use std::collections::BTreeMap;
 use std::rc::Rc;
@@ -132,8 +132,8 @@ impl Client {
     fn check_upload_refusal(&self, work: &Work, begun: u64, refusal: Refusal, what: &str) {
         if refusal == Refusal::NoSuchUpload {
             // A bucket that goes takes its uploads along.
-            let gone = self.model().gone.contains(&work.bucket);
-            assert!(gone, "{what}: there is no upload {work:?}", work = self.describe(work));
+            let going = self.is_going(work.bucket, begun);
+            assert!(going, "{what}: there is no upload {}", self.describe(work));
             return;
         }
         self.check_write_refusal_of(work.bucket, begun, refusal, what);

@@ -369,12 +369,17 @@ impl Client {
 
     pub fn check_write_refusal_of(&self, bucket: BucketId, begun: Stamp, refusal: Refusal, what: &str) {
         if matches!(refusal, Refusal::BucketBusy | Refusal::NoSuchBucket) {
-            let model = self.model();
-            let disturbed = model.buckets.values().any(|s| s.id == Some(bucket) && s.disturbed >= begun);
-            assert!(disturbed || model.gone.contains(&bucket), "{what}: {refusal:?}, and nobody deletes its bucket");
+            assert!(self.is_going(bucket, begun), "{what}: {refusal:?}, and nobody deletes its bucket");
             return self.count("refused by a bucket's end");
         }
         self.check_write_refusal(refusal, what);
+    }
+
+    /// Whether somebody has tried to delete the bucket since `begun`.
+    pub fn is_going(&self, bucket: BucketId, begun: Stamp) -> bool {
+        let model = self.model();
+        let disturbed = model.buckets.values().any(|state| state.id == Some(bucket) && state.disturbed >= begun);
+        disturbed || model.gone.contains(&bucket)
     }
 
     pub fn demand(&self, bucket: BucketId, key: &[u8], checked: Result<(), String>) {
