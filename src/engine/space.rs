@@ -155,7 +155,8 @@ impl SpaceTable {
 
     fn note_if_empty(&mut self, id: SegmentId) {
         let segment = &self.segments[id.0 as usize];
-        if matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
+        // Before recovery has accounted for everything, nothing live only means that not all was told.
+        if self.open && matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
             self.empty.insert(id);
         }
     }
