@@ -42,6 +42,8 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 /// In-flight requests have this long to finish after SIGTERM.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Starts that a volume can count: they are the upper bits of every sequence.
+pub const BOOT_EPOCH_MAX: u32 = (1 << 24) - 1;
 /// Slots that the keyspace is hashed into. Fixed for ever: it decides which records belong together.
 pub const SLOTS: u32 = 4096;
 /// A body up to this length lies inside its commit record.
