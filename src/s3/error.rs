@@ -27,11 +27,6 @@ macro_rules! error_codes {
             /// Every code, for tables and metrics.
             pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$code,)*];
 
-            /// The code of that name.
-            pub fn from_name(name: &str) -> Option<ErrorCode> {
-                ErrorCode::ALL.iter().copied().find(|code| code.as_str() == name)
-            }
-
             /// The HTTP status that S3 answers with.
             pub const fn status(self) -> u16 {
                 match self {
