@@ -185,7 +185,11 @@ impl<M: Send + 'static> Mesh<M> {
             if self.inbox.shutting_down.get() {
                 return Poll::Ready(());
             }
-            self.inbox.on_shutdown.borrow_mut().push(cx.waker().clone());
+            // A task that waits for something besides polls this often: it is noted once.
+            let mut waiting = self.inbox.on_shutdown.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await

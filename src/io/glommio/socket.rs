@@ -200,6 +200,26 @@ impl Stream {
         }
     }
 
+    /// Completes when there is something to read, or the end of the stream. It needs no memory to read
+    /// into, so that a connection which waits for its next request holds none.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        self.drained = false;
+        Ok(self.socket.readable().await?)
+    }
+
+    /// Writes some of `slices`, which hold at least a byte; gives how many bytes, at least one.
+    ///
+    /// Dropped early, it has written nothing.
+    pub async fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+        loop {
+            let written = self.tcp().write_vectored(slices);
+            match self.progress(written).await? {
+                0 => {}
+                written => return Ok(written),
+            }
+        }
+    }
+
     /// Writes all of `src`. Dropped early, it has written some of it.
     pub async fn write_all(&mut self, mut src: &[u8]) -> io::Result<()> {
         while !src.is_empty() {
@@ -264,9 +284,19 @@ impl ShutdownHandle {
     /// A pending or later read gets the end of the stream, a write an error. Of no effect on a connection
     /// that is closed.
     pub fn shut_down(&self) {
+        self.end(Shutdown::Both);
+    }
+
+    /// A pending read gets the end of the stream, and so do later ones once what has come is read. The
+    /// answer can still be written.
+    pub fn end_reads(&self) {
+        self.end(Shutdown::Read);
+    }
+
+    fn end(&self, how: Shutdown) {
         if let Some(socket) = self.0.upgrade() {
             // It fails if the other end was faster.
-            let _ = socket.shutdown(Shutdown::Both);
+            let _ = socket.shutdown(how);
         }
     }
 }
