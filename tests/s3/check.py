@@ -105,7 +105,9 @@ def put_part(s3, bucket: str, key: str, upload: str, number: int, body: bytes, *
     """Uploads a part, and returns its entry for completion."""
     answer = s3.upload_part(Bucket=bucket, Key=key, UploadId=upload, PartNumber=number, Body=body, **options)
     entry = {"PartNumber": number, "ETag": answer["ETag"]}
-    return entry | {name: value for name, value in answer.items() if name.startswith("Checksum") and name != "ChecksumType"}
+    if "ChecksumAlgorithm" in options:
+        entry |= {name: value for name, value in answer.items() if name.startswith("Checksum")}
+    return entry
 
 
 def complete(s3, bucket: str, key: str, upload: str, parts: list[dict], **options) -> dict:

@@ -51,7 +51,7 @@ CASES = [
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
-@pytest.mark.parametrize("headers,status", CASES, ids=[f"{h}-{s}" for h, s in CASES])
+@pytest.mark.parametrize("headers,status", CASES, ids=[f"{i}-{'+'.join(c[0])}-{c[1]}" for i, c in enumerate(CASES)])
 def test_precedence_of_conditions(raw, s3, bucket, method, headers, status):
     s3.put_object(Bucket=bucket, Key="k", Body=BODY)
     modified = raw.request("HEAD", path_of(bucket, "k"))["last-modified"]

@@ -1,6 +1,7 @@
 """CopyObject: bytes, metadata, conditions, how the source is written."""
 
 import pytest
+from boto3.s3.transfer import TransferConfig
 
 from check import MIB, ODD_KEYS, body_of, etag, exists, multipart_etag, pattern, refused, upload_parts
 from sigv4 import encode
@@ -88,7 +89,7 @@ CONDITIONS = [
 ]
 
 
-@pytest.mark.parametrize("conditions,status", CONDITIONS, ids=[f"{c}-{s}" for c, s in CONDITIONS])
+@pytest.mark.parametrize("conditions,status", CONDITIONS, ids=[f"{i}-{'+'.join(c[0])}-{c[1]}" for i, c in enumerate(CONDITIONS)])
 def test_conditions_on_the_source(raw, s3, bucket, conditions, status):
     s3.put_object(Bucket=bucket, Key="from", Body=b"v")
     modified = raw.request("HEAD", path_of(bucket, "from"))["last-modified"]
@@ -152,8 +153,6 @@ def test_a_copy_of_a_multipart_object_is_one_object(s3, bucket):
 
 
 def test_the_transfer_manager_copies_in_parts(s3, bucket):
-    from boto3.s3.transfer import TransferConfig
-
     body = pattern(12 * MIB)
     s3.put_object(Bucket=bucket, Key="from", Body=body)
     config = TransferConfig(multipart_threshold=5 * MIB, multipart_chunksize=5 * MIB)

@@ -6,6 +6,7 @@ from check import (
     MIB, PART, body_of, complete, etag, exists, keys_of, multipart_etag, new_upload, pattern, put_part, refused,
     together, upload_parts,
 )  # fmt: skip
+from conftest import new_bucket_name
 from sigv4 import encode
 from wire import path_of, xml_text
 
@@ -204,7 +205,7 @@ def test_a_part_number_outside_1_to_10000_is_an_invalid_argument(s3, raw, bucket
     assert "Parts" not in s3.list_parts(Bucket=bucket, Key="k", UploadId=upload)
 
 
-@pytest.mark.parametrize("upload", [NO_UPLOAD, "x", "a" * 2000, "../../etc", "é"], ids=ascii)
+@pytest.mark.parametrize("upload", [NO_UPLOAD, "x", "a" * 2000, "../../etc", "é"], ids=["plausible", "short", "long", "path", "utf8"])
 def test_an_unknown_upload_is_no_such_upload(raw, s3, bucket, upload):
     id = encode(upload)
     target = path_of(bucket, "k")
@@ -311,14 +312,14 @@ def test_a_copy_range_must_have_both_ends(raw, s3, bucket, span):
     assert raw.request("PUT", target, headers=headers).refusal == (400, "InvalidArgument")
 
 
-def test_a_copy_range_past_the_end_is_refused(s3, bucket):
+@pytest.mark.parametrize("span", ["bytes=0-10", "bytes=10-12", "bytes=100-200"])
+def test_a_copy_range_past_the_end_is_refused(s3, raw, bucket, span):
     s3.put_object(Bucket=bucket, Key="from", Body=b"0123456789")
     upload = new_upload(s3, bucket, "k")
-    for span in ("bytes=0-10", "bytes=10-12", "bytes=100-200"):
-        with refused(400, "InvalidArgument"):
-            s3.upload_part_copy(
-                Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, CopySource=f"{bucket}/from", CopySourceRange=span
-            )
+    target = f"{path_of(bucket, 'k')}?partNumber=1&uploadId={encode(upload)}"
+    headers = {"x-amz-copy-source": f"/{bucket}/from", "x-amz-copy-source-range": span}
+    answer = raw.request("PUT", target, headers=headers)
+    assert answer.refusal in [(400, "InvalidArgument"), (416, "InvalidRange")]
     assert "Parts" not in s3.list_parts(Bucket=bucket, Key="k", UploadId=upload)
 
 
@@ -412,8 +413,6 @@ def test_list_uploads_names_class_owner_and_time(s3, bucket):
 
 def test_a_bucket_with_an_open_upload_can_be_deleted(s3):
     """S3 refuses only when there are objects: an upload that was never completed is none."""
-    from conftest import new_bucket_name
-
     name = new_bucket_name()
     s3.create_bucket(Bucket=name)
     upload = new_upload(s3, name, "k")
@@ -454,8 +453,10 @@ def test_a_part_that_the_object_does_not_have_is_refused(raw, s3, bucket):
     upload_parts(s3, bucket, "k", [b"only"])
     s3.put_object(Bucket=bucket, Key="plain", Body=b"plain")
     for key in ("k", "plain"):
-        assert raw.request("GET", f"{path_of(bucket, key)}?partNumber=2").refusal == (416, "InvalidPartNumber")
-        assert raw.request("HEAD", f"{path_of(bucket, key)}?partNumber=2").status == 416
+        answer = raw.request("GET", f"{path_of(bucket, key)}?partNumber=2")
+        # The second is what ceph/s3-tests wants.
+        assert answer.refusal in [(416, "InvalidPartNumber"), (400, "InvalidPart")]
+        assert raw.request("HEAD", f"{path_of(bucket, key)}?partNumber=2").status == answer.status
 
 
 @pytest.mark.parametrize("number", ["0", "10001", "-1", "x"])
