@@ -1,8 +1,9 @@
 //! TCP for the server: listeners, and streams that read straight into the caller's memory.
 //!
 //! A socket call is tried first and the reactor asked only when the call would wait, so a request that
-//! has already arrived costs one system call. After a read that emptied the socket the reactor is asked first. A wait has no timer of its own: whoever keeps time
-//! ends it from outside, through the stream's [`ShutdownHandle`].
+//! has already arrived costs one system call. After a read that emptied the socket the reactor is asked
+//! first. A wait has no timer of its own: whoever keeps time ends it from outside, through the stream's
+//! [`ShutdownHandle`].
 //!
 //! One core accepts and hands each connection to the core that has the fewest, because SO_REUSEPORT
 //! spreads by a hash: figures at [`Acceptor`].
