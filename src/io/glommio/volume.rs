@@ -409,7 +409,7 @@ fn read_superblock(path: &Path) -> Result<Option<Superblock>, VolumeError> {
     }
     let newer = copies
         .iter()
-        .find(|copy| copy.starts_with(MAGIC) && get_u32(*copy, VERSION_AT) > VERSION);
+        .find(|copy| copy.starts_with(MAGIC) && get_u32(copy, VERSION_AT) > VERSION);
     match newer {
         Some(copy) => Err(VolumeError::NewerVersion {
             path: path.to_owned(),
