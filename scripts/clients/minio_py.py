@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from minio import Minio
-from minio.commonconfig import REPLACE, CopySource, ComposeSource
+from minio.commonconfig import REPLACE, ComposeSource, CopySource
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
 
@@ -65,7 +65,9 @@ class Session:
     def copy(self):
         self.client.copy_object(BUCKET, "copy", CopySource(BUCKET, "small"))
         assert self.read("copy") == b"hello"
-        self.client.copy_object(BUCKET, "copy", CopySource(BUCKET, "small"), metadata={"b": "2"}, metadata_directive=REPLACE)
+        self.client.copy_object(
+            BUCKET, "copy", CopySource(BUCKET, "small"), metadata={"b": "2"}, metadata_directive=REPLACE
+        )
         assert self.client.stat_object(BUCKET, "copy").metadata["x-amz-meta-b"] == "2"
 
     def multipart_100_mib(self):

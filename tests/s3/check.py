@@ -7,7 +7,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from botocore.exceptions import ClientError
-
 from wire import Raw, path_of
 
 MIB = 1 << 20
@@ -121,4 +120,3 @@ def upload_parts(s3, bucket: str, key: str, bodies: list[bytes], **options) -> d
     upload = new_upload(s3, bucket, key, **options)
     parts = [put_part(s3, bucket, key, upload, n, body) for n, body in enumerate(bodies, 1)]
     return complete(s3, bucket, key, upload, parts)
-

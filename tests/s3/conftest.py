@@ -5,10 +5,9 @@ import os
 import uuid
 
 import boto3
+import daemon as daemon_module
 import pytest
 from botocore.config import Config
-
-import daemon as daemon_module
 from daemon import ACCESS_KEY, BINARY, SECRET_KEY, Daemon
 from sigv4 import Signer
 from wire import Raw

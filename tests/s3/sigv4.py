@@ -100,9 +100,7 @@ class Signer:
         signed = sorted(n for n in out if n not in unsigned and n not in ("expect", "connection", "transfer-encoding"))
         value = self.signature(method, target, out, signed, payload, date)
         credential = f"{self.access_key}/{self.scope(date)}"
-        out["authorization"] = (
-            f"{ALGORITHM} Credential={credential},SignedHeaders={';'.join(signed)},Signature={value}"
-        )
+        out["authorization"] = f"{ALGORITHM} Credential={credential},SignedHeaders={';'.join(signed)},Signature={value}"
         return out
 
     def presign(

@@ -8,7 +8,6 @@ from email.utils import format_datetime
 from urllib.parse import urlsplit
 
 import pytest
-
 from check import MIB, body_of, exists, keys_of, pattern, refused
 from conftest import client_for
 from daemon import ACCESS_KEY, SECRET_KEY
@@ -75,7 +74,9 @@ def test_one_bit_of_the_signature_flipped(raw, stored, at):
     assert raw.send("GET", stored, headers).refusal == (403, "SignatureDoesNotMatch")
 
 
-@pytest.mark.parametrize("change", [lambda s: s[:-1], lambda s: s + "0", lambda s: "", lambda s: "z" * 64, lambda s: "é"])
+@pytest.mark.parametrize(
+    "change", [lambda s: s[:-1], lambda s: s + "0", lambda s: "", lambda s: "z" * 64, lambda s: "é"]
+)
 def test_a_signature_of_another_shape(raw, stored, change):
     headers = raw.signed("GET", stored)
     start, _, signature = headers["authorization"].rpartition("=")
@@ -177,7 +178,9 @@ def test_a_malformed_authorization(raw, stored, case):
     assert raw.send("GET", stored, headers).refusal == (400, "AuthorizationHeaderMalformed")
 
 
-@pytest.mark.parametrize("value", ["Basic dXNlcjpwYXNz", "Bearer x", "AWS4-HMAC-SHA1 Credential=x", "AWS4-HMAC-SHA256", "x", ""])
+@pytest.mark.parametrize(
+    "value", ["Basic dXNlcjpwYXNz", "Bearer x", "AWS4-HMAC-SHA1 Credential=x", "AWS4-HMAC-SHA256", "x", ""]
+)
 def test_an_authorization_of_another_kind(raw, stored, value):
     answer = raw.send("GET", stored, {"authorization": value})
     assert answer.refusal in [(400, "InvalidArgument"), (403, "AccessDenied"), (400, "AuthorizationHeaderMalformed")]
@@ -541,12 +544,20 @@ def test_sigv2_signs_every_amz_header(raw, s3, bucket):
     assert not exists(s3, bucket, "k")
 
 
-@pytest.mark.parametrize("value", ["AWS", "AWS ", "AWS x", f"AWS {ACCESS_KEY}", f"AWS {ACCESS_KEY}:", "AWS :x", "AWS :"])
+@pytest.mark.parametrize(
+    "value", ["AWS", "AWS ", "AWS x", f"AWS {ACCESS_KEY}", f"AWS {ACCESS_KEY}:", "AWS :x", "AWS :"]
+)
 def test_a_malformed_sigv2_authorization(raw, stored, value):
     headers = sigv2_headers(raw, "GET", stored) | {"authorization": value}
     answer = raw.send("GET", stored, headers)
     assert answer.status in (400, 403)
-    assert answer.code in ("InvalidArgument", "AccessDenied", "SignatureDoesNotMatch", "InvalidAccessKeyId", "InvalidRequest")
+    assert answer.code in (
+        "InvalidArgument",
+        "AccessDenied",
+        "SignatureDoesNotMatch",
+        "InvalidAccessKeyId",
+        "InvalidRequest",
+    )
 
 
 def test_a_refused_request_leaves_the_connection_or_closes_it_in_order(raw, stored):

@@ -1,7 +1,6 @@
 """Buckets: their names, their life, their listing, and the settings that are not there yet."""
 
 import pytest
-
 from check import refused, together
 from conftest import client_for, new_bucket_name
 from wire import xml, xml_text

@@ -7,7 +7,6 @@ from base64 import b64encode
 import pytest
 import xxhash
 from awscrt import checksums as crt
-
 from check import MIB, PART, body_of, complete, exists, new_upload, pattern, put_part, refused
 from sigv4 import STREAMING_TRAILER, STREAMING_UNSIGNED_TRAILER, encode
 from wire import path_of, xml_text
@@ -254,7 +253,9 @@ def test_the_transfer_manager_uploads_with_its_default_checksum(s3, bucket, tmp_
     assert body_of(s3, bucket, "k") == body
 
 
-@pytest.mark.parametrize("algorithm,kind", [("CRC64NVME", "COMPOSITE")] + [(a, "FULL_OBJECT") for a in COMPOSITE if a not in FULL_OBJECT])
+@pytest.mark.parametrize(
+    "algorithm,kind", [("CRC64NVME", "COMPOSITE")] + [(a, "FULL_OBJECT") for a in COMPOSITE if a not in FULL_OBJECT]
+)
 def test_a_type_that_the_algorithm_does_not_have_is_an_invalid_request(raw, bucket, algorithm, kind):
     headers = {"x-amz-checksum-algorithm": algorithm, "x-amz-checksum-type": kind}
     answer = raw.request("POST", f"{path_of(bucket, 'k')}?uploads", headers=headers)

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from daemon import ACCESS_KEY, ROOT, SECRET_KEY
 
 SCRIPTS = ROOT / "scripts/clients"

@@ -1,7 +1,6 @@
 """Conditional requests: RFC 9110 section 13, and S3's conditional writes."""
 
 import pytest
-
 from check import body_of, complete, etag, exists, new_upload, pattern, put_part, refused, together
 from wire import path_of
 

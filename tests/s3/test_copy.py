@@ -2,7 +2,6 @@
 
 import pytest
 from boto3.s3.transfer import TransferConfig
-
 from check import MIB, ODD_KEYS, body_of, etag, exists, multipart_etag, pattern, refused, upload_parts
 from sigv4 import encode
 from wire import path_of, xml_text
@@ -89,7 +88,9 @@ CONDITIONS = [
 ]
 
 
-@pytest.mark.parametrize("conditions,status", CONDITIONS, ids=[f"{i}-{'+'.join(c[0])}-{c[1]}" for i, c in enumerate(CONDITIONS)])
+@pytest.mark.parametrize(
+    "conditions,status", CONDITIONS, ids=[f"{i}-{'+'.join(c[0])}-{c[1]}" for i, c in enumerate(CONDITIONS)]
+)
 def test_conditions_on_the_source(raw, s3, bucket, conditions, status):
     s3.put_object(Bucket=bucket, Key="from", Body=b"v")
     modified = raw.request("HEAD", path_of(bucket, "from"))["last-modified"]

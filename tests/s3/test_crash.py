@@ -7,7 +7,6 @@ import time
 from dataclasses import dataclass, field
 
 import pytest
-
 from check import PART, etag, keys_of, md5, multipart_etag, pattern
 from conftest import client_for
 from daemon import ACCESS_KEY, SECRET_KEY, Daemon
@@ -67,7 +66,9 @@ class Writer:
 
     def body(self, size: int) -> bytes:
         """Different bytes at each call: old content can never pass for new."""
-        return pattern(64, self.dice.getrandbits(60))[: min(size, 64)] + pattern(max(0, size - 64), self.dice.randrange(4))
+        return pattern(64, self.dice.getrandbits(60))[: min(size, 64)] + pattern(
+            max(0, size - 64), self.dice.randrange(4)
+        )
 
     def put(self, wire, key: str) -> None:
         body = self.body(self.dice.choice(SIZES))

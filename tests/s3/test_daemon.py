@@ -7,8 +7,7 @@ import subprocess
 import time
 
 import pytest
-
-from check import MIB, body_of, etag, exists, keys_of, new_upload, pattern, put_part, complete, refused, together
+from check import MIB, body_of, complete, etag, exists, keys_of, new_upload, pattern, put_part, refused, together
 from conftest import client_for
 from daemon import ACCESS_KEY, BINARY, SECRET_KEY, Daemon, free_port, new_data_dir, wait_until
 from sigv4 import Signer
@@ -77,7 +76,12 @@ def test_every_flag_is_also_an_environment_variable(own_daemon):
     daemon = own_daemon()
     clean = {name: value for name, value in os.environ.items() if not name.startswith("WEFT_")}
     clean |= {"WEFT_DATA": str(daemon.data), "WEFT_LISTEN": f"127.0.0.1:{daemon.port}", "WEFT_CORES": "1"}
-    clean |= {"WEFT_CAPACITY": "256MiB", "WEFT_DOMAIN": "example.test", "WEFT_ACCESS_KEY": "me", "WEFT_SECRET_KEY": "mine1234"}
+    clean |= {
+        "WEFT_CAPACITY": "256MiB",
+        "WEFT_DOMAIN": "example.test",
+        "WEFT_ACCESS_KEY": "me",
+        "WEFT_SECRET_KEY": "mine1234",
+    }
     with daemon.log_path.open("ab") as log:
         daemon.process = subprocess.Popen([str(BINARY), "serve"], env=clean, stdout=log, stderr=log)
     wait_until(daemon.is_ready, 20, "ready")
@@ -126,11 +130,17 @@ def test_a_second_daemon_on_the_same_port_is_refused(own_daemon):
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0", "[::]"])
-@pytest.mark.parametrize("given", [{}, {"WEFT_ACCESS_KEY": "me"}, {"WEFT_ACCESS_KEY": "rustfsadmin", "WEFT_SECRET_KEY": "rustfssecret"}], ids=["none", "half", "the defaults"])
+@pytest.mark.parametrize(
+    "given",
+    [{}, {"WEFT_ACCESS_KEY": "me"}, {"WEFT_ACCESS_KEY": "rustfsadmin", "WEFT_SECRET_KEY": "rustfssecret"}],
+    ids=["none", "half", "the defaults"],
+)
 def test_default_credentials_off_loopback_are_refused(binary, address, given):
     """ATTACKS: default credentials off loopback."""
     port = free_port()
-    answer = run("serve", "--data", str(new_data_dir()), "--listen", f"{address}:{port}", "--capacity", "256MiB", **given)
+    answer = run(
+        "serve", "--data", str(new_data_dir()), "--listen", f"{address}:{port}", "--capacity", "256MiB", **given
+    )
     assert answer.returncode > 0
     assert "WEFT_SECRET_KEY" in answer.stderr + answer.stdout and "rustfssecret" not in answer.stderr + answer.stdout
     assert not listens(port)
@@ -217,7 +227,9 @@ def fill(s3, bucket: str) -> None:
     """Objects of every kind, overwritten and deleted ones among them, and an open upload."""
     s3.create_bucket(Bucket=bucket)
     for index, size in enumerate([0, 1, 4096, 65_536, 65_537, MIB, 3 * MIB]):
-        s3.put_object(Bucket=bucket, Key=f"size/{size}", Body=pattern(size), Metadata={"n": str(index)}, ContentType="text/x")
+        s3.put_object(
+            Bucket=bucket, Key=f"size/{size}", Body=pattern(size), Metadata={"n": str(index)}, ContentType="text/x"
+        )
     for round in range(3):
         s3.put_object(Bucket=bucket, Key="overwritten", Body=pattern(100_000 * round, round))
     s3.put_object(Bucket=bucket, Key="deleted", Body=b"v")

@@ -6,7 +6,6 @@ from base64 import b64encode
 from xml.sax.saxutils import escape
 
 import pytest
-
 from check import ODD_KEYS, exists, keys_of, put_many, refused, together
 from wire import path_of, xml
 
@@ -131,6 +130,7 @@ def test_keys_may_be_written_with_character_references(s3, raw, bucket):
 
 def test_deleting_a_key_while_it_is_being_written(s3, raw, bucket):
     """Each request is whole: afterwards the key is as one of the orders would have left it."""
+
     def work(index: int):
         if index % 2:
             s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k"}]})

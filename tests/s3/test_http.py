@@ -7,7 +7,6 @@ import time
 from email.utils import parsedate_to_datetime
 
 import pytest
-
 from check import MIB, body_of, etag, exists, keys_of, pattern
 from daemon import DOMAIN, wait_until
 from sigv4 import UNSIGNED
@@ -371,7 +370,9 @@ def test_malformed_chunks_are_refused_and_close(raw, s3, bucket, case):
 
 def test_a_chunk_that_declares_4_gib_costs_no_memory(raw, server, s3, bucket, stored):
     before = memory_of(server) if server else 0
-    headers = raw.signer.header("PUT", path_of(bucket, "k"), {"host": raw.host, "transfer-encoding": "chunked"}, payload=UNSIGNED)
+    headers = raw.signer.header(
+        "PUT", path_of(bucket, "k"), {"host": raw.host, "transfer-encoding": "chunked"}, payload=UNSIGNED
+    )
     with contextlib.ExitStack() as stack:
         for _ in range(16):
             wire = stack.enter_context(raw.connect())
@@ -432,7 +433,14 @@ def test_an_oversized_head_is_refused_and_closes(raw, stored, case):
         try:
             answer = wire.response()
             assert answer.status in (400, 414, 431)
-            assert answer.code in ("", "RequestHeaderSectionTooLarge", "InvalidURI", "BadRequest", "InvalidRequest", "KeyTooLongError")
+            assert answer.code in (
+                "",
+                "RequestHeaderSectionTooLarge",
+                "InvalidURI",
+                "BadRequest",
+                "InvalidRequest",
+                "KeyTooLongError",
+            )
             wire.assert_closed()
         except Closed:
             pass
@@ -455,7 +463,10 @@ def test_an_unknown_method_is_not_allowed(raw, bucket, stored, method, level):
     assert_serving(raw, stored)
 
 
-@pytest.mark.parametrize("method,level", [("POST", "object"), ("POST", "bucket"), ("PUT", "service"), ("DELETE", "service"), ("POST", "service")])
+@pytest.mark.parametrize(
+    "method,level",
+    [("POST", "object"), ("POST", "bucket"), ("PUT", "service"), ("DELETE", "service"), ("POST", "service")],
+)
 def test_a_known_method_where_it_means_nothing_is_not_allowed(raw, bucket, stored, method, level):
     target = {"service": "/", "bucket": f"/{bucket}", "object": stored}[level]
     answer = raw.request(method, target)

@@ -4,7 +4,6 @@ import random
 from urllib.parse import unquote_to_bytes
 
 import pytest
-
 from check import etag, keys_of, put_many, refused
 from conftest import EXTERNAL, new_bucket_name, remove_bucket
 from sigv4 import encode

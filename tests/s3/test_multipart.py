@@ -1,10 +1,21 @@
 """Multipart uploads: parts, completion, errors, listings, reading by part."""
 
 import pytest
-
 from check import (
-    MIB, PART, body_of, complete, etag, exists, keys_of, multipart_etag, new_upload, pattern, put_part, refused,
-    together, upload_parts,
+    MIB,
+    PART,
+    body_of,
+    complete,
+    etag,
+    exists,
+    keys_of,
+    multipart_etag,
+    new_upload,
+    pattern,
+    put_part,
+    refused,
+    together,
+    upload_parts,
 )  # fmt: skip
 from conftest import new_bucket_name
 from sigv4 import encode
@@ -205,7 +216,9 @@ def test_a_part_number_outside_1_to_10000_is_an_invalid_argument(s3, raw, bucket
     assert "Parts" not in s3.list_parts(Bucket=bucket, Key="k", UploadId=upload)
 
 
-@pytest.mark.parametrize("upload", [NO_UPLOAD, "x", "a" * 2000, "../../etc", "é"], ids=["plausible", "short", "long", "path", "utf8"])
+@pytest.mark.parametrize(
+    "upload", [NO_UPLOAD, "x", "a" * 2000, "../../etc", "é"], ids=["plausible", "short", "long", "path", "utf8"]
+)
 def test_an_unknown_upload_is_no_such_upload(raw, s3, bucket, upload):
     id = encode(upload)
     target = path_of(bucket, "k")

@@ -8,7 +8,6 @@ from email.header import decode_header, make_header
 from urllib.parse import unquote_to_bytes
 
 import pytest
-
 from check import MIB, ODD_KEYS, body_of, etag, exists, keys_of, md5, pattern, refused, together
 from sigv4 import encode
 from wire import path_of, xml_text
@@ -208,7 +207,9 @@ def test_a_key_may_be_escaped_more_or_less_than_needed(raw, bucket):
     assert raw.request("GET", f"/{bucket}/p%2Bl%40u%3As").body == b"w"
 
 
-@pytest.mark.parametrize("key", ["k" * 1024, "é" * 512, "a/" * 512, "😀" * 256], ids=["ascii", "2-byte", "slashes", "4-byte"])
+@pytest.mark.parametrize(
+    "key", ["k" * 1024, "é" * 512, "a/" * 512, "😀" * 256], ids=["ascii", "2-byte", "slashes", "4-byte"]
+)
 def test_a_key_of_1024_bytes_is_stored(s3, bucket, key):
     assert len(key.encode()) == 1024
     s3.put_object(Bucket=bucket, Key=key, Body=b"v")

@@ -1,7 +1,6 @@
 """GET and HEAD with Range (RFC 9110, section 14)."""
 
 import pytest
-
 from check import MIB, body_of, pattern, refused, upload_parts
 from wire import path_of
 
@@ -65,7 +64,9 @@ def test_a_suffix_of_an_empty_object_cannot_be_satisfied(s3, bucket):
         s3.get_object(Bucket=bucket, Key="k", Range="bytes=-5")
 
 
-@pytest.mark.parametrize("header", ["bytes=5-2", "bytes=a-b", "bytes=", "bytes", "items=0-1", "bytes=--1", "bytes=1", "0-5"])
+@pytest.mark.parametrize(
+    "header", ["bytes=5-2", "bytes=a-b", "bytes=", "bytes", "items=0-1", "bytes=--1", "bytes=1", "0-5"]
+)
 def test_a_range_that_is_malformed_is_ignored(raw, s3, bucket, header):
     """RFC 9110, section 14.2: an invalid ranges-specifier or unknown unit is ignored, the whole object is the answer."""
     s3.put_object(Bucket=bucket, Key="k", Body=b"0123456789")

@@ -10,8 +10,20 @@ import pytest
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import ClientError
-
-from check import MIB, PART, body_of, complete, etag, keys_of, multipart_etag, new_upload, pattern, put_part, refused, together
+from check import (
+    MIB,
+    PART,
+    body_of,
+    complete,
+    etag,
+    keys_of,
+    multipart_etag,
+    new_upload,
+    pattern,
+    put_part,
+    refused,
+    together,
+)
 from conftest import client_for, new_bucket_name
 from daemon import ACCESS_KEY, SECRET_KEY
 

@@ -4,7 +4,6 @@ import hashlib
 from base64 import b64encode
 
 import pytest
-
 from check import exists, new_upload, put_part
 from sigv4 import encode
 from wire import Closed, Raw, head, path_of
@@ -59,7 +58,10 @@ def test_a_delete_document_that_is_not_well_formed_is_malformed(raw, s3, victim,
 
 
 def test_bytes_that_are_not_utf8_are_malformed(raw, s3, victim):
-    for body in (b"<Delete><Object><Key>victim</Key></Object><Object><Key>\xff</Key></Object></Delete>", b"\xfe\xff\x00<"):
+    for body in (
+        b"<Delete><Object><Key>victim</Key></Object><Object><Key>\xff</Key></Object></Delete>",
+        b"\xfe\xff\x00<",
+    ):
         assert delete(raw, victim, body).refusal == (400, "MalformedXML")
     assert exists(s3, victim, "victim")
 
@@ -99,7 +101,8 @@ COMPLETES = {
     "number is text": "<CompleteMultipartUpload><Part><PartNumber>one</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>",
     "other root": "<Complete><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></Complete>",
     "doctype": "<!DOCTYPE x><CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{etag}</ETag></Part></CompleteMultipartUpload>",
-    "entities": BOMB + "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>&d;</ETag></Part></CompleteMultipartUpload>",
+    "entities": BOMB
+    + "<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>&d;</ETag></Part></CompleteMultipartUpload>",
     "10,001 parts": "<CompleteMultipartUpload>"
     + "".join(f"<Part><PartNumber>{i}</PartNumber><ETag>x</ETag></Part>" for i in range(1, 10_002))
     + "</CompleteMultipartUpload>",

@@ -212,7 +212,9 @@ class Raw:
             signed["content-length"] = str(len(body))
         return self.send(method, target, signed, body)
 
-    def stream(self, target: str, chunks: list[bytes], headers: Headers | None = None, method: str = "PUT", **how) -> Response:
+    def stream(
+        self, target: str, chunks: list[bytes], headers: Headers | None = None, method: str = "PUT", **how
+    ) -> Response:
         """An aws-chunked upload; `how` goes to Signer.streaming."""
         base = {"host": self.host} | (headers or {})
         return self.send(method, target, *self.signer.streaming(method, target, base, chunks, **how))
