@@ -63,6 +63,8 @@ pub const TURN_BYTES: usize = 512 * 1024;
 /// Addresses that a daemon listens on.
 pub const LISTENERS_MAX: usize = 16;
 
+/// Starts that a volume can count: they are the upper bits of every sequence.
+pub const BOOT_EPOCH_MAX: u32 = (1 << 24) - 1;
 /// Slots that the keyspace is hashed into. Fixed for ever: it decides which records belong together.
 pub const SLOTS: u32 = 4096;
 /// A body up to this length lies inside its commit record.

@@ -128,8 +128,12 @@ pub enum WriteCondition {
     None,
     /// `If-None-Match: *`
     IfAbsent,
+    /// `If-Match: *`
+    IfExists,
     /// `If-Match`
     IfMatch(ETag),
+    /// `If-Match` with a tag that no object can have.
+    IfMatchNone,
 }
 
 /// An object to be.

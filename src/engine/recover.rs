@@ -18,7 +18,7 @@ use crate::index::Entry;
 use crate::index::key::{self, Named};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
 use crate::limits::SEGMENT_HEADER_BYTES;
-use crate::log::{BatchRef, Change, HeaderError, LogScanner, RecordKind, ScanStep, SegmentHeader, SegmentKind, change_length};
+use crate::log::{BatchRef, Change, HeaderError, LogEnd, LogScanner, RecordKind, ScanStep, SegmentHeader, SegmentKind, change_length};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -207,6 +207,12 @@ impl<I: Machine> Core<I> {
             changes
         })
         .await?;
+        if scan.end != Some(LogEnd::Sealed) {
+            // A process that was killed may leave batches that the device holds and has not made durable: what
+            // is about to be served must not vanish with the power.
+            let synced = self.io.sync(segment).await;
+            synced.map_err(|error| RecoverError::Disk { segment: Some(segment), error })?;
+        }
         recovered.records += records;
         recovered.batches_damaged += scan.batches_damaged;
         for _ in 0..tombstones {
@@ -242,7 +248,10 @@ impl<I: Machine> Core<I> {
                     );
                     scan.batches_damaged += u64::from(batches_lost);
                 }
-                ScanStep::End { .. } => return Ok(()),
+                ScanStep::End { end, .. } => {
+                    scan.end = Some(end);
+                    return Ok(());
+                }
             }
             self.send_recovered(out).await;
             if scan.first_batch_only {
@@ -441,11 +450,12 @@ struct Scan {
     window_bytes: u32,
     first_batch_only: bool,
     batches_damaged: u64,
+    end: Option<LogEnd>,
 }
 
 impl Scan {
     fn new(header: &SegmentHeader, window_bytes: u32) -> Scan {
-        Scan { header: *header, window_bytes, first_batch_only: false, batches_damaged: 0 }
+        Scan { header: *header, window_bytes, first_batch_only: false, batches_damaged: 0, end: None }
     }
 }
 

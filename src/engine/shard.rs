@@ -138,11 +138,17 @@ impl<I: Machine> Core<I> {
                 Summary::decode(value).expect("the index holds values that were checked").etag
             });
             match (condition, etag) {
-                (WriteCondition::None, _) | (WriteCondition::IfAbsent, None) => Ok(()),
+                (WriteCondition::None, _) | (WriteCondition::IfAbsent, None) | (WriteCondition::IfExists, Some(_)) => {
+                    Ok(())
+                }
                 (WriteCondition::IfAbsent, Some(_)) => Err(Refusal::PreconditionFailed),
-                (WriteCondition::IfMatch(_), None) => Err(Refusal::NoSuchKey),
+                (WriteCondition::IfExists | WriteCondition::IfMatch(_) | WriteCondition::IfMatchNone, None) => {
+                    Err(Refusal::NoSuchKey)
+                }
                 (WriteCondition::IfMatch(wanted), Some(etag)) if wanted == etag => Ok(()),
-                (WriteCondition::IfMatch(_), Some(_)) => Err(Refusal::PreconditionFailed),
+                (WriteCondition::IfMatch(_) | WriteCondition::IfMatchNone, Some(_)) => {
+                    Err(Refusal::PreconditionFailed)
+                }
             }
         })
     }

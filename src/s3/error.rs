@@ -127,6 +127,13 @@ error_codes! {
     XAmzContentSHA256Mismatch 400 "The provided 'x-amz-content-sha256' header does not match what was computed.";
 }
 
+impl ErrorCode {
+    /// The code of that [`ErrorCode::as_str`].
+    pub fn from_name(name: &str) -> Option<ErrorCode> {
+        ErrorCode::ALL.iter().copied().find(|code| code.as_str() == name)
+    }
+}
+
 /// What went wrong, as the client is told.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct S3Error {
@@ -275,7 +282,9 @@ mod tests {
                 code.status()
             );
             assert!(!code.message().is_empty(), "{code} has no message");
+            assert_eq!(ErrorCode::from_name(code.as_str()), Some(*code));
         }
+        assert_eq!(ErrorCode::from_name("NoSuchCode"), None);
     }
 
     #[test]

@@ -220,6 +220,11 @@ impl Attributes {
         Ok(attributes)
     }
 
+    /// What is stored with a part: its checksum.
+    pub fn of_part(checksum: Option<Checksum>) -> Attributes {
+        Attributes { checksum, ..Attributes::default() }
+    }
+
     /// Sets a field; an empty value unsets it.
     ///
     /// Errors: `InvalidArgument` for a control character or a value too long for a head;

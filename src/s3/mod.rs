@@ -10,6 +10,13 @@ pub mod conditions;
 pub mod error;
 pub mod metadata;
 pub mod names;
+mod ops;
+mod payload;
 pub mod range;
+mod refusal;
+mod request;
+mod route;
 pub mod service;
 pub mod xml;
+
+pub use route::{error_response, serve};

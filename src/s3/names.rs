@@ -124,6 +124,12 @@ pub fn split(host: &[u8], path_raw: &[u8], domain: Option<&str>) -> S3Result<Tar
     target(BucketName::parse(&percent_decode(bucket)?)?, key)
 }
 
+/// The bucket that the `Host` header names below `domain`, as a signature of Version 2 covers it.
+pub fn host_bucket(host: &[u8], domain: &str) -> Option<String> {
+    let label = bucket_label(host, domain)?;
+    std::str::from_utf8(label).ok().map(str::to_ascii_lowercase)
+}
+
 /// Where a copy reads from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CopySource {

@@ -3,26 +3,65 @@
 //! The server below reads heads and bodies off connections and writes responses; it knows no S3. The
 //! operations above know no socket. Nothing here does I/O of its own.
 
-use crate::engine::{BodyReader, Engine, Machine};
+use crate::engine::{BodyReader, Bucket, Engine, Machine};
 use crate::s3::auth::{KeyCache, RootUser};
+use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::names::BucketName;
+use crate::s3::xml::responses::Owner;
+use ring::{digest, hmac};
 use std::cell::RefCell;
 
 /// One core's S3 service.
 pub struct Service<I: Machine> {
     pub engine: Engine<I>,
     pub root: RootUser,
-    /// The canonical id and display name that listings give as owner.
-    pub owner_id: String,
     /// Virtual-host style: requests to `bucket.DOMAIN` name the bucket in their host.
     pub domain: Option<String>,
-    /// What buckets say their region is.
-    pub region: String,
+    /// Signing keys of requests seen before.
     pub keys: RefCell<KeyCache>,
+    /// Signs continuation tokens.
+    pub token_key: hmac::Key,
+    /// The root user's canonical id, as listings show it.
+    owner_id: String,
+}
+
+/// What buckets say their region is. Requests may be signed for any.
+pub const REGION: &str = "us-east-1";
+
+impl<I: Machine> Service<I> {
+    /// A service for one user over this core's engine.
+    pub fn new(engine: Engine<I>, root: RootUser, domain: Option<String>) -> Service<I> {
+        let id = digest::digest(&digest::SHA256, root.access_key.as_bytes());
+        let derivation = hmac::Key::new(hmac::HMAC_SHA256, root.secret_key.as_bytes());
+        let token_secret = hmac::sign(&derivation, b"weft continuation token");
+        Service {
+            engine,
+            domain,
+            keys: RefCell::new(KeyCache::new()),
+            token_key: hmac::Key::new(hmac::HMAC_SHA256, token_secret.as_ref()),
+            owner_id: id.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
+            root,
+        }
+    }
+
+    /// Whom everything belongs to.
+    pub fn owner(&self) -> Owner<'_> {
+        Owner { id: &self.owner_id, display_name: &self.root.access_key }
+    }
+
+    /// The bucket of that name.
+    ///
+    /// Errors: `NoSuchBucket`.
+    pub fn bucket(&self, name: &BucketName) -> S3Result<Bucket> {
+        self.engine
+            .bucket(name.as_str())
+            .ok_or_else(|| S3Error::new(ErrorCode::NoSuchBucket).detail("BucketName", name.as_str()))
+    }
 }
 
 /// A request's body as the transport delivers it: chunked coding is undone, `aws-chunked` is not.
 pub trait Receive {
-    /// Bytes that the transport says will come, if it does.
+    /// Bytes that the transport says will come, if it does: `Some(0)` without a body.
     fn length(&self) -> Option<u64>;
 
     /// Puts the next bytes at the start of `dst`; returns how many, 0 only at the end of the body. The first
@@ -44,6 +83,16 @@ pub enum ReceiveError {
     Malformed,
 }
 
+impl From<ReceiveError> for S3Error {
+    fn from(error: ReceiveError) -> S3Error {
+        S3Error::new(match error {
+            ReceiveError::Incomplete => ErrorCode::IncompleteBody,
+            ReceiveError::Stalled => ErrorCode::RequestTimeout,
+            ReceiveError::Malformed => ErrorCode::InvalidRequest,
+        })
+    }
+}
+
 /// A response. `Date`, `Server`, `x-amz-request-id`, `Content-Length` and `Connection` are the server's to add.
 pub struct Response<I: Machine> {
     pub status: u16,
@@ -51,12 +100,32 @@ pub struct Response<I: Machine> {
     pub body: ResponseBody<I>,
 }
 
+impl<I: Machine> Response<I> {
+    /// A response without a body.
+    pub fn empty(status: u16) -> Response<I> {
+        Response { status, headers: HeaderLines::default(), body: ResponseBody::Empty }
+    }
+
+    /// A response of XML.
+    pub fn xml(status: u16, body: Vec<u8>) -> Response<I> {
+        let response = Response { body: ResponseBody::Bytes(body), ..Response::empty(status) };
+        response.header("Content-Type", "application/xml")
+    }
+
+    /// Appends a header.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Response<I> {
+        self.headers.push(name, value);
+        self
+    }
+}
+
 /// Header lines in wire form, each ended by CR LF; values have passed `http::response`'s filter.
 #[derive(Default)]
 pub struct HeaderLines(pub Vec<u8>);
 
 impl HeaderLines {
-    /// Appends a line. Bytes that no header may hold are left out.
+    /// Appends a line. Bytes that no header may hold are escaped.
     pub fn push(&mut self, name: &str, value: impl AsRef<[u8]>) {
         crate::http::push_header(&mut self.0, name, value.as_ref());
     }

@@ -147,7 +147,7 @@ async fn run_core(machine: Machine, setup: Arc<Setup>, starts: mpsc::Sender<Star
 }
 
 async fn accept(machine: Machine, listener: TcpListener, setup: Arc<Setup>) {
-    let listening = Listener::new(listener);
+    let listening = Listener::new(&machine, listener);
     let ended = match listening {
         Ok(listener) => {
             Acceptor::new(machine.clone(), listener, setup.connections_max)
@@ -164,23 +164,11 @@ async fn accept(machine: Machine, listener: TcpListener, setup: Arc<Setup>) {
 }
 
 fn service(engine: Engine<Machine>, setup: &Setup) -> Service<Machine> {
-    Service {
-        engine,
-        root: RootUser {
-            access_key: setup.root.access_key.clone(),
-            secret_key: setup.root.secret_key.clone(),
-        },
-        owner_id: owner_id(&setup.root.access_key),
-        domain: setup.domain.clone(),
-        region: REGION.to_owned(),
-        keys: KeyCache::new().into(),
-    }
-}
-
-/// 64 hexadecimal digits, as S3's canonical ids have; the same for the same user on every daemon.
-fn owner_id(access_key: &str) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, access_key.as_bytes());
-    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+    let root = RootUser {
+        access_key: setup.root.access_key.clone(),
+        secret_key: setup.root.secret_key.clone(),
+    };
+    Service::new(engine, root, setup.domain.clone())
 }
 
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {

@@ -14,6 +14,7 @@
 //!
 //! It must not sync for the zeroes' sake: a failed flush must reach whoever waits for the segment's own writes.
 
+use super::timers::Timers;
 use super::volume::{segment_file_name, segment_of_file_name};
 use crate::io::{DISK_ALIGN_BYTES, SegmentId};
 use ::glommio::GlommioError;
@@ -59,36 +60,31 @@ pub(super) struct Disk {
     files: RefCell<OpenFiles>,
     zeroing: RefCell<HashMap<SegmentId, Rc<Zeroing>>>,
     traffic: Traffic,
+    timers: Rc<Timers>,
 }
 
 impl Disk {
-    pub(super) fn new(dir: PathBuf, segment_size_bytes: u32) -> Rc<Disk> {
+    pub(super) fn new(dir: PathBuf, segment_size_bytes: u32, timers: Rc<Timers>) -> Rc<Disk> {
         Rc::new(Disk {
             dir,
             segment_size_bytes,
             files: RefCell::default(),
             zeroing: RefCell::default(),
             traffic: Traffic::default(),
+            timers,
         })
     }
 
-    pub(super) async fn segments(&self) -> io::Result<Vec<SegmentId>> {
+    /// What lists the segments, blocking.
+    pub(super) fn lister(&self) -> impl FnOnce() -> io::Result<Vec<SegmentId>> + Send + use<> {
         let dir = self.dir.clone();
-        ::glommio::executor()
-            .spawn_blocking(move || list_segments(&dir))
-            .await
+        move || list_segments(&dir)
     }
 
-    /// Not to be dropped early: a zero may be in flight.
-    pub(super) async fn allocate(self: &Rc<Self>, id: SegmentId) -> io::Result<()> {
+    /// What makes segment `id`, blocking. A segment made now wants [`Disk::zero_ahead`].
+    pub(super) fn maker(&self, id: SegmentId) -> impl FnOnce() -> io::Result<Made> + Send + use<> {
         let (dir, size_bytes) = (self.dir.clone(), self.segment_size_bytes);
-        let made = ::glommio::executor()
-            .spawn_blocking(move || make_segment(&dir, id, size_bytes))
-            .await?;
-        match made {
-            Made::Before => Ok(()),
-            Made::Now => self.zero_ahead(id).await,
-        }
+        move || make_segment(&dir, id, size_bytes)
     }
 
     pub(super) async fn write(&self, id: SegmentId, offset: u32, buf: DmaBuffer) -> io::Result<()> {
@@ -190,7 +186,9 @@ impl Zeroing {
 
 impl Disk {
     /// Zeroes the beginning of the new segment `id`, then goes on in the background.
-    async fn zero_ahead(self: &Rc<Self>, id: SegmentId) -> io::Result<()> {
+    ///
+    /// Not to be dropped early: a zero may be in flight.
+    pub(super) async fn zero_ahead(self: &Rc<Self>, id: SegmentId) -> io::Result<()> {
         let file = self.file(id).await?;
         let zeroing = Rc::new(Zeroing::default());
         let zeroes = Rc::new(zero_buffer());
@@ -213,7 +211,7 @@ impl Disk {
     async fn zero_rest(&self, file: &DmaFile, zeroing: &Zeroing, zeroes: &Rc<DmaBuffer>) {
         while zeroing.zeroed_bytes.get() < u64::from(self.segment_size_bytes) {
             if self.traffic.average_since_last_asked() >= ZEROES_PAY_BELOW_BYTES {
-                ::glommio::timer::sleep(ZERO_RETRY_DELAY).await;
+                self.timers.sleep(ZERO_RETRY_DELAY).await;
             }
             if zeroing.stopped.get() {
                 return;
@@ -223,7 +221,7 @@ impl Disk {
             if zero_next(file, zeroing, zeroes).await.is_err() {
                 return;
             }
-            ::glommio::timer::sleep(started.elapsed()).await;
+            self.timers.sleep(started.elapsed()).await;
         }
     }
 
@@ -316,12 +314,13 @@ impl OpenFiles {
     }
 }
 
-enum Made {
+/// Whether a segment was there.
+pub(super) enum Made {
     Before,
     Now,
 }
 
-/// Blocking: for the core's helper thread.
+/// Blocking: not for a core's thread.
 fn make_segment(dir: &Path, id: SegmentId, size_bytes: u32) -> io::Result<Made> {
     let path = dir.join(segment_file_name(id));
     if path.try_exists()? {
@@ -347,7 +346,7 @@ fn make_segment(dir: &Path, id: SegmentId, size_bytes: u32) -> io::Result<Made> 
     Ok(Made::Now)
 }
 
-/// Blocking: for the core's helper thread.
+/// Blocking: not for a core's thread.
 fn list_segments(dir: &Path) -> io::Result<Vec<SegmentId>> {
     let mut segments = Vec::new();
     for entry in fs::read_dir(dir)? {

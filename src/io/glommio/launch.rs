@@ -7,19 +7,28 @@
 //! starts: call it before any other. Core 0 reads them from a descriptor and tells the others, which is
 //! what completes [`Machine::shutdown`]; a second signal ends the process at once.
 //!
-//! Invariant: a body runs only after every core's mesh is connected, and a core answers messages until
-//! the bodies of all cores have completed.
+//! Version 0.12 of the runtime goes to sleep although tasks can run, if between its looking for completions
+//! and its running tasks one appears on its "latency" ring (glommio/glommio pull request 53 mends it, in no
+//! release yet). So nothing here completes there: the preemption timer is out of reach, and messages, timers,
+//! results of blocking calls and yielding go through descriptors that are polled on the main ring. Keep to
+//! that: no timer, channel, blocking call, accept or receive of the runtime's own.
+//!
+//! Invariant: a core answers messages until the bodies of all cores have completed.
 
 use super::disk::{Disk, OPEN_SEGMENTS_MAX};
 use super::mesh::{self, Ends};
 use super::socket::OpenConnections;
+use super::timers::Timers;
 use super::volume::{Volume, segments_dir};
 use super::{Machine, Parts};
 use crate::io::CoreId;
+use ::glommio::io::PollableFd;
 use ::glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
+use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
 use std::future::Future;
+use std::io;
 use std::rc::Rc;
 use std::sync::{Arc, mpsc};
 use std::thread;
@@ -28,11 +37,12 @@ use std::time::{Duration, Instant};
 /// Bytes of a core's arena of registered buffers. They are pinned, so all of them count as resident
 /// from the start: 128 reads or writes of 256 KiB in flight. What does not fit comes from the heap.
 const ARENA_BYTES: usize = 32 << 20;
-/// Submission entries of each of a core's rings.
-const RING_ENTRIES: usize = 256;
-/// How long tasks may keep a core from looking at its completions. The runtime's default of 100 ms
-/// would let one long listing delay every request by as much.
-const PREEMPT_AFTER: Duration = Duration::from_millis(2);
+/// Submission entries of each of a core's rings. As many completions in one turn of its loop would ring
+/// the core's own eventfd, which completes on the latency ring.
+const RING_ENTRIES: usize = 1024;
+/// Never: see the header. What computes for long calls [`crate::io::Io::yield_now`], which lets
+/// the core look at its completions.
+const PREEMPT_AFTER: Duration = Duration::from_secs(24 * 3600);
 /// What the runtime refuses to start under.
 const LOCKED_BYTES_MIN: u64 = 512 << 10;
 /// Descriptors of one core besides segments and connections: rings, eventfds, listeners.
@@ -67,7 +77,7 @@ pub enum LaunchError {
     /// The choice is empty, names a CPU twice, or asks for more than there are.
     BadChoice { asked: usize, allowed: Vec<usize> },
     /// The CPUs that the process may use cannot be read.
-    Affinity(std::io::Error),
+    Affinity(io::Error),
     /// RLIMIT_NOFILE.
     TooFewDescriptors { limit: u64, needed: u64 },
     /// RLIMIT_MEMLOCK.
@@ -135,21 +145,21 @@ pub fn check_limits(cores: usize) -> Result<u64, LaunchError> {
 /// Core `n` runs on the `n`th CPU. The volume stays locked until the last core has ended.
 pub fn launch<M, F, B>(cpus: &[usize], volume: Volume, body: F) -> Result<Cores, LaunchError>
 where
-    M: Send + Sync + 'static,
+    M: Send + 'static,
     F: Fn(Machine<M>) -> B + Send + Clone + 'static,
     B: Future<Output = ()> + 'static,
 {
     // The signal mask is inherited: every executor and helper thread has it blocked too.
     ::glommio::signal::block(&[libc::SIGTERM, libc::SIGINT]).map_err(core_error)?;
     let shared = Shared {
-        cores: cpus.len(),
         started: Instant::now(),
         volume: Arc::new(volume),
         connections: OpenConnections::new(cpus.len()),
     };
+    let inboxes = mesh::join::<M>(cpus.len()).map_err(|error| core_error(error.into()))?;
     let (running, runs) = mpsc::channel();
     let mut handles = Vec::with_capacity(cpus.len());
-    for (ends, &cpu) in mesh::queues::<M>(cpus.len()).into_iter().zip(cpus) {
+    for (ends, &cpu) in inboxes.into_iter().zip(cpus) {
         let (shared, body, running) = (shared.clone(), body.clone(), running.clone());
         let handle = LocalExecutorBuilder::new(Placement::Fixed(cpu))
             .name("weft-core")
@@ -185,41 +195,47 @@ impl Cores {
 /// What all cores are given alike.
 #[derive(Clone)]
 struct Shared {
-    cores: usize,
     started: Instant,
     volume: Arc<Volume>,
     connections: OpenConnections,
 }
 
-async fn run_core<M, F, B>(shared: Shared, ends: Ends<M>, running: mpsc::Sender<()>, body: F)
+async fn run_core<M, F, B>(shared: Shared, ends: Ends<M>, running: mpsc::Sender<Result<(), String>>, body: F)
 where
-    M: Send + Sync + 'static,
+    M: Send + 'static,
     F: Fn(Machine<M>) -> B,
     B: Future<Output = ()>,
 {
-    let core = ends.core();
-    let mesh = ends.connect().await;
-    let shape = shared.volume.shape();
-    let machine = Machine(Rc::new(Parts {
-        core,
-        cores: shared.cores,
-        started: shared.started,
-        disk: Disk::new(segments_dir(shared.volume.dir()), shape.segment_size_bytes),
-        volume: shared.volume,
-        mesh,
-        connections: shared.connections,
-    }));
-    if core == CoreId(0) {
+    let made = machine(shared, ends);
+    let failed = made.as_ref().err().map(io::Error::to_string);
+    // The launcher may have given up, because another core could not start.
+    let _ = running.send(failed.map_or(Ok(()), Err));
+    drop(running);
+    let Ok(machine) = made else { return };
+    if machine.0.mesh.core() == CoreId(0) {
         ::glommio::spawn_local(watch_signals(machine.clone())).detach();
     }
-    // The launcher may have given up, because another core could not start.
-    let _ = running.send(());
-    drop(running);
     body(machine.clone()).await;
     machine.0.mesh.end_with_the_others().await;
 }
 
-async fn watch_signals<M: Send + Sync + 'static>(machine: Machine<M>) {
+/// The machine of the core that calls this.
+fn machine<M: Send + 'static>(shared: Shared, ends: Ends<M>) -> io::Result<Machine<M>> {
+    let timers = Timers::start()?;
+    let dir = segments_dir(shared.volume.dir());
+    let segment_size_bytes = shared.volume.shape().segment_size_bytes;
+    Ok(Machine(Rc::new(Parts {
+        started: shared.started,
+        disk: Disk::new(dir, segment_size_bytes, Rc::clone(&timers)),
+        volume: shared.volume,
+        mesh: ends.connect()?,
+        timers,
+        turn: PollableFd::new(eventfd(1, EventfdFlags::CLOEXEC)?)?,
+        connections: shared.connections,
+    })))
+}
+
+async fn watch_signals<M: Send + 'static>(machine: Machine<M>) {
     let signals = ::glommio::signal::Signals::new(&[libc::SIGTERM, libc::SIGINT]);
     let signals = signals.expect("a signalfd for two valid signals, after the descriptors were counted");
     if signals.recv().await.is_ok() {

@@ -12,6 +12,7 @@ mod mesh;
 #[cfg(test)]
 mod scratch;
 mod socket;
+mod timers;
 mod volume;
 
 pub use disk::{IO_BYTES_MAX, ReadBuf};
@@ -21,31 +22,33 @@ pub use volume::{CAPACITY_BYTES_MIN, Volume, VolumeError, VolumeId};
 
 use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape};
 use ::glommio::io::DmaBuffer;
-use disk::Disk;
+use ::glommio::io::PollableFd;
+use disk::{Disk, Made};
 use mesh::Mesh;
 use socket::OpenConnections;
 use std::future::Future;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use timers::Timers;
 
 /// One core's handle on the real machine.
-///
-/// The runtime's queues ask that messages be `Sync` besides `Send`, though no two cores see one at once.
-pub struct Machine<M: Send + Sync + 'static>(Rc<Parts<M>>);
+pub struct Machine<M: Send + 'static>(Rc<Parts<M>>);
 
-struct Parts<M: Send + Sync + 'static> {
-    core: CoreId,
-    cores: usize,
+struct Parts<M: Send + 'static> {
     started: Instant,
     volume: Arc<Volume>,
     disk: Rc<Disk>,
     mesh: Mesh<M>,
+    timers: Rc<Timers>,
+    /// Always readable: waiting for it is a turn of the core's loop.
+    turn: PollableFd<OwnedFd>,
     connections: OpenConnections,
 }
 
-impl<M: Send + Sync + 'static> Machine<M> {
+impl<M: Send + 'static> Machine<M> {
     /// Completes when the process got SIGTERM or SIGINT, or some core called [`Machine::shut_down`].
     /// Any number of tasks may wait.
     pub async fn shutdown(&self) {
@@ -65,27 +68,27 @@ impl<M: Send + Sync + 'static> Machine<M> {
     /// The next connection that an [`Acceptor`] gave to this core. One task per core calls this.
     pub async fn next_connection(&self) -> io::Result<Stream> {
         let socket = self.0.mesh.next_socket().await;
-        Stream::new(socket, Some(self.0.connections.counted(self.0.core)))
+        Stream::new(socket, Some(self.0.connections.counted(self.core())))
     }
 }
 
-impl<M: Send + Sync + 'static> Clone for Machine<M> {
+impl<M: Send + 'static> Clone for Machine<M> {
     fn clone(&self) -> Self {
         Machine(Rc::clone(&self.0))
     }
 }
 
-impl<M: Send + Sync + 'static> Io for Machine<M> {
+impl<M: Send + 'static> Io for Machine<M> {
     type Message = M;
     type WriteBuf = DmaBuffer;
     type ReadBuf = ReadBuf;
 
     fn core(&self) -> CoreId {
-        self.0.core
+        self.0.mesh.core()
     }
 
     fn cores(&self) -> usize {
-        self.0.cores
+        self.0.mesh.cores()
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
@@ -93,11 +96,12 @@ impl<M: Send + Sync + 'static> Io for Machine<M> {
     }
 
     async fn yield_now(&self) {
-        ::glommio::executor().yield_now().await;
+        // Through the ring, so that completions are seen too. It fails only when the core has ended.
+        let _ = self.0.turn.readable().await;
     }
 
     async fn sleep(&self, duration: Duration) {
-        ::glommio::timer::sleep(duration).await;
+        self.0.timers.sleep(duration).await;
     }
 
     fn monotonic_ns(&self) -> u64 {
@@ -141,11 +145,16 @@ impl<M: Send + Sync + 'static> Io for Machine<M> {
     }
 
     async fn segments(&self) -> io::Result<Vec<SegmentId>> {
-        self.0.disk.segments().await
+        let list = self.0.disk.lister();
+        self.0.mesh.on_a_thread(list).await?
     }
 
     async fn allocate(&self, id: SegmentId) -> io::Result<()> {
-        self.0.disk.allocate(id).await
+        let make = self.0.disk.maker(id);
+        match self.0.mesh.on_a_thread(make).await?? {
+            Made::Before => Ok(()),
+            Made::Now => self.0.disk.zero_ahead(id).await,
+        }
     }
 
     async fn write(&self, id: SegmentId, offset: u32, buf: DmaBuffer) -> io::Result<()> {

@@ -45,7 +45,7 @@ impl Drop for Scratch {
 /// Runs `body` on the first `cores` CPUs to its end.
 pub(super) fn run<M, F, B>(cores: usize, volume: Volume, body: F)
 where
-    M: Send + Sync + 'static,
+    M: Send + 'static,
     F: Fn(Machine<M>) -> B + Send + Clone + 'static,
     B: Future<Output = ()> + 'static,
 {

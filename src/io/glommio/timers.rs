@@ -1,0 +1,175 @@
+//! A core's timers: all of them on one timerfd, which is set to the earliest.
+//!
+//! The runtime has timers of its own. They arm and cancel a ring timeout whenever the core goes to sleep,
+//! and they complete on the ring whose completions make version 0.12 forget runnable tasks (see
+//! [`super::launch`]). A timerfd is a descriptor like any other: it costs nothing until it fires.
+//!
+//! Invariants: the timerfd is never set later than the earliest deadline. A sleep that was dropped is
+//! forgotten, so there are never more entries than sleeping tasks.
+
+use ::glommio::io::PollableFd;
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
+
+pub(super) struct Timers {
+    timerfd: PollableFd<OwnedFd>,
+    /// When the timerfd fires; `None` if it is not set.
+    fires_at: Cell<Option<Instant>>,
+    /// By deadline; the number tells sleeps of the same deadline apart.
+    sleeping: RefCell<BTreeMap<(Instant, u64), Waker>>,
+    next_number: Cell<u64>,
+}
+
+impl Timers {
+    /// The timers of the core that calls this.
+    pub(super) fn start() -> io::Result<Rc<Timers>> {
+        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+        let timers = Rc::new(Timers {
+            timerfd: PollableFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?,
+            fires_at: Cell::new(None),
+            sleeping: RefCell::default(),
+            next_number: Cell::new(0),
+        });
+        ::glommio::spawn_local(Rc::clone(&timers).run()).detach();
+        Ok(timers)
+    }
+
+    /// Completes after at least `duration`. Dropping it forgets it.
+    pub(super) fn sleep(self: &Rc<Self>, duration: Duration) -> Sleep {
+        let number = self.next_number.get();
+        self.next_number.set(number + 1);
+        Sleep {
+            timers: Rc::clone(self),
+            key: (Instant::now() + duration, number),
+        }
+    }
+
+    async fn run(self: Rc<Self>) {
+        while self.timerfd.readable().await.is_ok() {
+            // It only counts how often the timer fired.
+            let _ = rustix::io::read(self.timerfd.get_ref(), &mut [0; 8]);
+            self.fires_at.set(None);
+            self.wake_due(Instant::now());
+            let earliest = self
+                .sleeping
+                .borrow()
+                .keys()
+                .next()
+                .map(|&(deadline, _)| deadline);
+            if let Some(deadline) = earliest {
+                self.fire_by(deadline);
+            }
+        }
+    }
+
+    fn wake_due(&self, now: Instant) {
+        loop {
+            let mut sleeping = self.sleeping.borrow_mut();
+            let due = sleeping.first_entry().filter(|first| first.key().0 <= now);
+            let Some(due) = due.map(|first| first.remove()) else {
+                break;
+            };
+            drop(sleeping);
+            due.wake();
+        }
+    }
+
+    fn fire_by(&self, deadline: Instant) {
+        if self.fires_at.get().is_some_and(|fires_at| fires_at <= deadline) {
+            return;
+        }
+        // A zero would disarm the timer.
+        let wait = deadline
+            .saturating_duration_since(Instant::now())
+            .max(Duration::from_nanos(1));
+        let wait = Timespec {
+            tv_sec: wait.as_secs() as i64,
+            tv_nsec: i64::from(wait.subsec_nanos()),
+        };
+        let once = Itimerspec {
+            it_interval: Timespec {
+                tv_sec: 0,
+                tv_nsec: 0,
+            },
+            it_value: wait,
+        };
+        timerfd_settime(self.timerfd.get_ref(), TimerfdTimerFlags::empty(), &once)
+            .expect("a timerfd takes every time that is not negative");
+        self.fires_at.set(Some(deadline));
+    }
+}
+
+pub(super) struct Sleep {
+    timers: Rc<Timers>,
+    key: (Instant, u64),
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let (deadline, _) = self.key;
+        if Instant::now() >= deadline {
+            return Poll::Ready(());
+        }
+        self.timers
+            .sleeping
+            .borrow_mut()
+            .insert(self.key, cx.waker().clone());
+        self.timers.fire_by(deadline);
+        Poll::Pending
+    }
+}
+
+impl Drop for Sleep {
+    fn drop(&mut self) {
+        self.timers.sleeping.borrow_mut().remove(&self.key);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ::glommio::LocalExecutor;
+    use futures_util::future::{Either, join_all, select};
+    use std::pin::pin;
+
+    fn on_a_core<B: Future<Output = ()>>(body: impl FnOnce(Rc<Timers>) -> B) {
+        LocalExecutor::default().run(async { body(Timers::start().unwrap()).await });
+    }
+
+    #[test]
+    fn sleeps_end_in_the_order_of_their_deadlines() {
+        on_a_core(|timers| async move {
+            let ended = RefCell::new(Vec::new());
+            join_all([5, 1, 3, 0, 4, 1].map(async |ms| {
+                let (started, duration) = (Instant::now(), Duration::from_millis(ms));
+                timers.sleep(duration).await;
+                assert!(started.elapsed() >= duration);
+                ended.borrow_mut().push(ms);
+            }))
+            .await;
+            assert_eq!(ended.into_inner(), [0, 1, 1, 3, 4, 5]);
+        });
+    }
+
+    #[test]
+    fn a_dropped_sleep_is_forgotten() {
+        on_a_core(|timers| async move {
+            let long = timers.sleep(Duration::from_secs(3600));
+            let short = timers.sleep(Duration::from_millis(1));
+            assert!(matches!(select(pin!(long), pin!(short)).await, Either::Right(_)));
+            assert!(timers.sleeping.borrow().is_empty());
+        });
+    }
+}

@@ -1,0 +1,49 @@
+//! CreateBucket, HeadBucket, DeleteBucket, GetBucketLocation (S3 API reference, by those names).
+
+use crate::engine::{Machine, Refusal};
+use crate::limits::XML_BODY_BYTES_MAX;
+use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::names::BucketName;
+use crate::s3::payload::Payload;
+use crate::s3::request::Request;
+use crate::s3::service::{REGION, Receive, Response, Service};
+use crate::s3::xml::{requests, responses};
+
+/// Any location is accepted: there is one place.
+pub async fn create_bucket<I: Machine, R: Receive>(
+    service: &Service<I>,
+    request: &mut Request<'_>,
+    name: &BucketName,
+    body: &mut R,
+) -> S3Result<Response<I>> {
+    request.refuse_unbuilt()?;
+    let mut payload = Payload::open(request, body, None)?;
+    let xml = payload.collect(XML_BODY_BYTES_MAX).await?;
+    payload.finish()?;
+    requests::create_bucket_configuration(&xml)?;
+    match service.engine.create_bucket(name.as_str()).await {
+        Ok(_) => Ok(Response::empty(200).header("Location", format!("/{}", name.as_str()))),
+        Err(Refusal::BucketExists) => {
+            Err(S3Error::new(ErrorCode::BucketAlreadyOwnedByYou).detail("BucketName", name.as_str()))
+        }
+        Err(refusal) => Err(refusal.into()),
+    }
+}
+
+pub fn head_bucket<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Result<Response<I>> {
+    service.bucket(name)?;
+    Ok(Response::empty(200).header("x-amz-bucket-region", REGION))
+}
+
+pub async fn delete_bucket<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Result<Response<I>> {
+    let refused = |refusal| S3Error::from(refusal).detail("BucketName", name.as_str());
+    service.engine.delete_bucket(name.as_str()).await.map_err(refused)?;
+    Ok(Response::empty(204))
+}
+
+pub fn get_location<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Result<Response<I>> {
+    service.bucket(name)?;
+    let mut out = Vec::new();
+    responses::location(&mut out, REGION);
+    Ok(Response::xml(200, out))
+}

@@ -1,0 +1,20 @@
+//! DeleteObject (S3 API reference, "DeleteObject"). Deleting what is not there succeeds.
+
+use crate::engine::Machine;
+use crate::s3::error::{S3Error, S3Result};
+use crate::s3::request::{ObjectName, Request};
+use crate::s3::service::{Response, Service};
+
+pub async fn delete_object<I: Machine>(
+    service: &Service<I>,
+    request: &Request<'_>,
+    name: ObjectName<'_>,
+) -> S3Result<Response<I>> {
+    let bucket = service.bucket(name.bucket)?;
+    request.check_version()?;
+    if request.field("if-match").is_some() {
+        return Err(S3Error::header_not_implemented("If-Match"));
+    }
+    service.engine.delete(bucket.id, name.key.as_bytes()).await?;
+    Ok(Response::empty(204))
+}

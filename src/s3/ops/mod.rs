@@ -1,0 +1,35 @@
+//! The S3 operations, one file each. A handler reads its request, asks the engine, and words the answer.
+
+pub mod abort_upload;
+pub mod bucket;
+pub mod complete_upload;
+pub mod copy_object;
+pub mod create_upload;
+pub mod delete_object;
+pub mod delete_objects;
+pub mod get_object;
+pub mod list_buckets;
+pub mod list_objects;
+pub mod list_parts;
+pub mod list_uploads;
+pub mod put_object;
+pub mod settings;
+pub mod upload_part;
+
+mod continuation_token;
+mod upload_id;
+
+use crate::s3::checksum::Checksum;
+use crate::s3::metadata::AttributesView;
+
+const STORED: &str = "attributes are stored as they were encoded";
+
+/// The attributes that an operation stored.
+fn view(attributes: &[u8]) -> AttributesView<'_> {
+    AttributesView::parse(attributes).expect(STORED)
+}
+
+/// The header of a checksum: its name and value.
+fn checksum_header(checksum: &Checksum) -> (&'static str, String) {
+    (checksum.algorithm.header(), checksum.value())
+}

@@ -1,0 +1,356 @@
+//! A body on its way into the store: decoded, hashed once while it is in cache, and verified.
+//!
+//! Nothing that [`Payload::fill`] gives counts until [`Payload::finish`] has said so: then every signature,
+//! digest and length that the request gave was right. A body without `aws-chunked` is received straight into
+//! the caller's memory; one with it is copied once, out of the buffer in which its chunks are found.
+
+use crate::engine::{BodyWriter, Machine};
+use crate::http::AwsChunkedDecoder;
+use crate::http::aws_chunked::{AwsChunkedError, Expect, Item};
+use crate::limits::PUT_BYTES_MAX;
+use crate::s3::auth::{AuthError, ChunkSigner, Payload as Promise};
+use crate::s3::checksum::headers::{BodyChecksum, bad_digest, parse_content_md5};
+use crate::s3::checksum::{Algorithm, Checksum, Digest, Digests};
+use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::refusal::auth_error;
+use crate::s3::request::Request;
+use crate::s3::service::Receive;
+use md5::Digest as _;
+use ring::digest::{Context, SHA256};
+use std::ops::Range;
+
+/// Bytes of the buffer in which chunks are found.
+const CHUNK_BUFFER_BYTES: usize = 64 * 1024 + 512;
+
+/// A body being read.
+pub struct Payload<'r, R> {
+    raw: &'r mut R,
+    coding: Coding,
+    /// Bytes that the client said will come, `aws-chunked` undone.
+    length: Option<u64>,
+    received: u64,
+    whole_sha256: Option<(Context, [u8; 32])>,
+    md5: md5::Md5,
+    content_md5: Option<[u8; 16]>,
+    checksum: Option<BodyChecksum>,
+    digests: Digests,
+}
+
+enum Coding {
+    Plain,
+    AwsChunked(Box<Chunks>),
+}
+
+struct Chunks {
+    decoder: AwsChunkedDecoder,
+    buffer: Vec<u8>,
+    /// Bytes of the buffer that are not yet decoded.
+    left: Range<usize>,
+    signer: Option<Box<ChunkSigner>>,
+    /// SHA-256 of the current chunk, and the signature that it must fit.
+    chunk: Option<(Context, [u8; 64])>,
+    trailers: Vec<u8>,
+    trailer_digest: Option<Digest>,
+    ended: bool,
+}
+
+/// What is known of a body that was verified.
+pub struct Sums {
+    pub md5: [u8; 16],
+    /// The checksum that the client sent, or asked for.
+    pub checksum: Option<Checksum>,
+}
+
+impl<'r, R: Receive> Payload<'r, R> {
+    /// Begins to read a body; `wanted` is a checksum to compute even if the client sent none.
+    ///
+    /// Errors: `MissingContentLength`, `EntityTooLarge`, `InvalidDigest`, `InvalidRequest`: all before a byte of
+    /// the body is asked for.
+    pub fn open(
+        request: &mut Request<'_>,
+        raw: &'r mut R,
+        wanted: Option<Algorithm>,
+    ) -> S3Result<Payload<'r, R>> {
+        let checksum = BodyChecksum::from_headers(request.fields())?;
+        Payload::begin(request, raw, checksum, wanted)
+    }
+
+    /// As [`Payload::open`], for a request whose checksum headers are not about its body.
+    pub fn open_without_checksum(request: &mut Request<'_>, raw: &'r mut R) -> S3Result<Payload<'r, R>> {
+        Payload::begin(request, raw, None, None)
+    }
+
+    fn begin(
+        request: &mut Request<'_>,
+        raw: &'r mut R,
+        checksum: Option<BodyChecksum>,
+        wanted: Option<Algorithm>,
+    ) -> S3Result<Payload<'r, R>> {
+        let content_md5 = request.field("content-md5").map(parse_content_md5).transpose()?;
+        let mut digests = Digests::new();
+        digests_wanted(&mut digests, checksum, wanted);
+        let promise = std::mem::replace(&mut request.payload, Promise::Unsigned);
+        let mut whole_sha256 = None;
+        let mut length = raw.length();
+        let coding = match promise {
+            Promise::Unsigned => Coding::Plain,
+            Promise::Sha256(expected) => {
+                whole_sha256 = Some((Context::new(&SHA256), expected));
+                Coding::Plain
+            }
+            Promise::Streaming { chunks, trailer } => {
+                length = Some(decoded_length(request)?);
+                let expect = Expect { signed: chunks.is_some(), trailers: trailer };
+                Coding::AwsChunked(Box::new(Chunks::new(expect, length, chunks)))
+            }
+        };
+        if length.is_some_and(|length| length > PUT_BYTES_MAX) {
+            return Err(S3Error::new(ErrorCode::EntityTooLarge));
+        }
+        Ok(Payload {
+            raw,
+            coding,
+            length,
+            received: 0,
+            whole_sha256,
+            md5: md5::Md5::new(),
+            content_md5,
+            checksum,
+            digests,
+        })
+    }
+
+    /// Bytes that the client said will come.
+    pub fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    /// The algorithm of the checksum that the client sends.
+    pub fn checksum_algorithm(&self) -> Option<Algorithm> {
+        self.checksum.map(|checksum| checksum.algorithm)
+    }
+
+    /// Receives the whole body into `writer`.
+    ///
+    /// Errors: what `fill` gives, and what refuses a write.
+    pub async fn store<I: Machine>(&mut self, writer: &mut BodyWriter<I>) -> S3Result<()> {
+        loop {
+            let space = writer.space().await?;
+            if space.is_empty() {
+                return self.expect_end().await;
+            }
+            let count = self.fill(space).await?;
+            if count == 0 {
+                return Ok(());
+            }
+            writer.advance(count);
+        }
+    }
+
+    /// Receives the whole body into memory.
+    ///
+    /// Errors: `MaxMessageLengthExceeded` behind `bytes_max`, and what `fill` gives.
+    pub async fn collect(&mut self, bytes_max: usize) -> S3Result<Vec<u8>> {
+        let too_long = || S3Error::new(ErrorCode::MaxMessageLengthExceeded);
+        if self.length.is_some_and(|length| length > bytes_max as u64) {
+            return Err(too_long());
+        }
+        let mut body = Vec::new();
+        loop {
+            let at = body.len();
+            body.resize((at + 16 * 1024).min(bytes_max + 1), 0);
+            let count = self.fill(&mut body[at..]).await?;
+            body.truncate(at + count);
+            if count == 0 {
+                return Ok(body);
+            }
+            if body.len() > bytes_max {
+                return Err(too_long());
+            }
+        }
+    }
+
+    /// Puts the next bytes at the start of `dst`; returns how many, 0 at the end.
+    ///
+    /// Errors: `IncompleteBody`, `EntityTooLarge`, `SignatureDoesNotMatch`, and what the transport gives.
+    pub async fn fill(&mut self, dst: &mut [u8]) -> S3Result<usize> {
+        let count = match &mut self.coding {
+            Coding::Plain => self.raw.receive(dst).await?,
+            Coding::AwsChunked(chunks) => chunks.fill(self.raw, self.checksum.as_ref(), dst).await?,
+        };
+        let bytes = &dst[..count];
+        self.received += count as u64;
+        if self.received > PUT_BYTES_MAX {
+            return Err(S3Error::new(ErrorCode::EntityTooLarge));
+        }
+        if let Some((sha256, _)) = &mut self.whole_sha256 {
+            sha256.update(bytes);
+        }
+        self.md5.update(bytes);
+        self.digests.update(bytes);
+        Ok(count)
+    }
+
+    /// Says what the body was, if everything about it is right.
+    ///
+    /// Errors: `XAmzContentSHA256Mismatch`, `BadDigest`, `IncompleteBody`.
+    pub fn finish(self) -> S3Result<Sums> {
+        if self.length.is_some_and(|length| length != self.received) {
+            return Err(S3Error::new(ErrorCode::IncompleteBody));
+        }
+        if let Some((sha256, expected)) = self.whole_sha256
+            && sha256.finish().as_ref() != expected
+        {
+            return Err(auth_error(AuthError::ContentSha256Mismatch));
+        }
+        let md5: [u8; 16] = self.md5.finalize().into();
+        if self.content_md5.is_some_and(|expected| expected != md5) {
+            return Err(S3Error::new(ErrorCode::BadDigest));
+        }
+        let trailer_digest = match &self.coding {
+            Coding::Plain => None,
+            Coding::AwsChunked(chunks) => chunks.trailer_digest,
+        };
+        let mut computed = self.digests.finish();
+        if let Some(BodyChecksum { algorithm, expected }) = self.checksum {
+            let Some(expected) = expected.or(trailer_digest) else {
+                let header = algorithm.header();
+                return Err(S3Error::invalid_request(format!("The trailer {header} was announced and did not come.")));
+            };
+            computed.retain(|checksum| checksum.algorithm == algorithm);
+            if computed.first().is_none_or(|checksum| checksum.digest != expected) {
+                return Err(bad_digest(algorithm));
+            }
+        }
+        Ok(Sums { md5, checksum: computed.pop() })
+    }
+
+    /// The writer has all that was announced; what is left is signatures, trailers, and nothing more.
+    async fn expect_end(&mut self) -> S3Result<()> {
+        let mut beyond = [0; 1];
+        match self.fill(&mut beyond).await? {
+            0 => Ok(()),
+            _ => Err(S3Error::invalid_request("The body is longer than was announced.")),
+        }
+    }
+}
+
+impl Chunks {
+    fn new(expect: Expect, length: Option<u64>, signer: Option<Box<ChunkSigner>>) -> Chunks {
+        Chunks {
+            decoder: AwsChunkedDecoder::new(expect, length),
+            buffer: vec![0; CHUNK_BUFFER_BYTES.min(length.unwrap_or(u64::MAX).saturating_add(1024) as usize)],
+            left: 0..0,
+            signer,
+            chunk: None,
+            trailers: Vec::new(),
+            trailer_digest: None,
+            ended: false,
+        }
+    }
+
+    async fn fill<R: Receive>(&mut self, raw: &mut R, checksum: Option<&BodyChecksum>, dst: &mut [u8]) -> S3Result<usize> {
+        while !self.ended {
+            // Data is taken only as far as it fits, so that none is decoded twice.
+            let window = self.left.start..self.left.end.min(self.left.start + dst.len());
+            let step = self.decoder.step(&self.buffer[window.clone()]).map_err(chunk_error)?;
+            let start = window.start;
+            self.left.start += step.consumed;
+            match step.item {
+                Item::NeedMore if window.end < self.left.end => {}
+                Item::NeedMore => self.receive(raw).await?,
+                Item::Data(range) => {
+                    let data = &self.buffer[start + range.start..start + range.end];
+                    if let Some((sha256, _)) = &mut self.chunk {
+                        sha256.update(data);
+                    }
+                    dst[..data.len()].copy_from_slice(data);
+                    return Ok(data.len());
+                }
+                Item::ChunkHead { signature, .. } => {
+                    self.chunk = signature.map(|signature| (Context::new(&SHA256), signature));
+                }
+                Item::ChunkEnd => self.verify_chunk()?,
+                Item::Trailer(trailer) => {
+                    trailer.write_canonical(&mut self.trailers);
+                    if let Some(checksum) = checksum
+                        && trailer.name == checksum.algorithm.header()
+                    {
+                        self.trailer_digest = Some(checksum.parse_trailer(trailer.value.as_bytes())?);
+                    }
+                }
+                Item::TrailerSignature(signature) => self.verify_trailer(&signature)?,
+                Item::End => self.ended = true,
+            }
+        }
+        Ok(0)
+    }
+
+    async fn receive<R: Receive>(&mut self, raw: &mut R) -> S3Result<()> {
+        debug_assert!(self.left.is_empty(), "the decoder keeps what it needs of a line");
+        let count = raw.receive(&mut self.buffer).await?;
+        self.left = 0..count;
+        if count == 0 {
+            self.decoder.close();
+        }
+        Ok(())
+    }
+
+    fn verify_chunk(&mut self) -> S3Result<()> {
+        if let (Some(signer), Some((sha256, signature))) = (&mut self.signer, self.chunk.take()) {
+            signer.verify_chunk(&sha256_bytes(sha256), &signature).map_err(auth_error)?;
+        }
+        Ok(())
+    }
+
+    fn verify_trailer(&mut self, signature: &[u8; 64]) -> S3Result<()> {
+        if let Some(signer) = &mut self.signer {
+            let mut sha256 = Context::new(&SHA256);
+            sha256.update(&self.trailers);
+            signer.verify_trailer(&sha256_bytes(sha256), signature).map_err(auth_error)?;
+        }
+        Ok(())
+    }
+}
+
+fn sha256_bytes(context: Context) -> [u8; 32] {
+    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+}
+
+fn digests_wanted(digests: &mut Digests, sent: Option<BodyChecksum>, wanted: Option<Algorithm>) {
+    if let Some(algorithm) = sent.map(|sent| sent.algorithm).or(wanted) {
+        digests.add(algorithm);
+    }
+}
+
+/// `x-amz-decoded-content-length`, which every `aws-chunked` body must have.
+fn decoded_length(request: &Request<'_>) -> S3Result<u64> {
+    let missing = || S3Error::new(ErrorCode::MissingContentLength);
+    let text = request.field("x-amz-decoded-content-length").ok_or_else(missing)?;
+    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
+    let number = std::str::from_utf8(text).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+    number.ok_or_else(|| {
+        S3Error::invalid_argument(
+            "x-amz-decoded-content-length is not a length",
+            "x-amz-decoded-content-length",
+            &String::from_utf8_lossy(text),
+        )
+    })
+}
+
+fn chunk_error(error: AwsChunkedError) -> S3Error {
+    match error {
+        AwsChunkedError::LessThanDeclared | AwsChunkedError::Incomplete => S3Error::new(ErrorCode::IncompleteBody),
+        AwsChunkedError::TooLarge => S3Error::new(ErrorCode::EntityTooLarge),
+        AwsChunkedError::MissingTrailerSignature => S3Error::new(ErrorCode::SignatureDoesNotMatch),
+        AwsChunkedError::MalformedChunkHead
+        | AwsChunkedError::ChunkHeadTooLong
+        | AwsChunkedError::MalformedChunkEnd
+        | AwsChunkedError::MoreThanDeclared
+        | AwsChunkedError::MalformedTrailer
+        | AwsChunkedError::TrailerTooLarge
+        | AwsChunkedError::TrailingBytes => {
+            S3Error::invalid_request(format!("The aws-chunked body is not well formed: {error:?}"))
+        }
+    }
+}

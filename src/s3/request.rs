@@ -1,0 +1,117 @@
+//! A request as the operations see it: what it is about, and what its head says.
+
+use crate::http::{Head, Query};
+use crate::s3::auth::{Authenticated, Headers, Payload, Placement, SignatureVersion};
+use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::names::{BucketName, Key};
+
+/// An authenticated request.
+pub struct Request<'a> {
+    pub head: &'a Head,
+    pub query: &'a Query,
+    /// How the body is framed and what it must agree with; taken by the one who reads it.
+    pub payload: Payload,
+    /// The query was signed as a whole, so that `x-amz-*` in it count as headers.
+    query_is_signed: bool,
+}
+
+impl Headers for Head {
+    fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.headers()
+    }
+}
+
+impl<'a> Request<'a> {
+    pub fn new(head: &'a Head, query: &'a Query, identity: Authenticated) -> Request<'a> {
+        let query_is_signed =
+            identity.placement == Placement::Query && identity.version == SignatureVersion::V4;
+        Request { head, query, payload: identity.payload, query_is_signed }
+    }
+
+    /// Header fields, then `x-amz-*` query parameters if they are signed: signers may put headers there.
+    pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
+        let query = self.query.iter().filter(|_| self.query_is_signed);
+        let query = query.filter(|(name, _)| name.get(..6).is_some_and(|p| p.eq_ignore_ascii_case("x-amz-")));
+        self.head.headers().chain(query.map(|(name, value)| (name, value.as_bytes())))
+    }
+
+    /// The first value of a field.
+    pub fn field(&self, name: &str) -> Option<&'a [u8]> {
+        self.fields().find(|(present, _)| present.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+    }
+
+    /// A query parameter that is a number.
+    ///
+    /// Errors: `InvalidArgument`.
+    pub fn number<T: std::str::FromStr>(&self, name: &'static str) -> S3Result<Option<T>> {
+        let Some(text) = self.query.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
+        let invalid = || S3Error::invalid_argument(format!("Provided {name} not an integer or within integer range"), name, text);
+        text.parse().map(Some).map_err(|_| invalid())
+    }
+
+    /// How many items a page may have: `name`, at most and by default 1,000.
+    ///
+    /// Errors: `InvalidArgument`.
+    pub fn page_size(&self, name: &'static str) -> S3Result<usize> {
+        let asked = self.number::<i64>(name)?.unwrap_or(crate::limits::PAGE_MAX as i64);
+        if asked < 0 {
+            return Err(S3Error::invalid_argument(
+                format!("Argument {name} must be an integer between 0 and 2147483647"),
+                name,
+                &asked.to_string(),
+            ));
+        }
+        Ok((asked as usize).min(crate::limits::PAGE_MAX))
+    }
+
+    /// Refuses what would change the meaning of a write and is not there yet, rather than pass over it.
+    ///
+    /// Errors: `NotImplemented`.
+    pub fn refuse_unbuilt(&self) -> S3Result<()> {
+        const UNBUILT: [&str; 5] = [
+            "x-amz-server-side-encryption",
+            "x-amz-tagging",
+            "x-amz-object-lock-",
+            "x-amz-grant-",
+            "x-amz-write-offset-bytes",
+        ];
+        for (name, value) in self.fields() {
+            let name = name.to_ascii_lowercase();
+            if let Some(unbuilt) = UNBUILT.into_iter().find(|unbuilt| name.starts_with(unbuilt) && name != "x-amz-tagging-directive") {
+                return Err(S3Error::header_not_implemented(unbuilt));
+            }
+            let is_private = matches!(value, b"private" | b"bucket-owner-full-control" | b"bucket-owner-read");
+            if name == "x-amz-acl" && !is_private {
+                return Err(S3Error::header_not_implemented("x-amz-acl"));
+            }
+            if name == "x-amz-bucket-object-lock-enabled" && value.eq_ignore_ascii_case(b"true") {
+                return Err(S3Error::header_not_implemented("x-amz-bucket-object-lock-enabled"));
+            }
+        }
+        Ok(())
+    }
+
+    /// `versionId`: a bucket that never had versions knows only `null`.
+    ///
+    /// Errors: `NoSuchVersion`.
+    pub fn check_version(&self) -> S3Result<()> {
+        match self.query.get("versionId") {
+            None | Some("null" | "") => Ok(()),
+            Some(version) => Err(S3Error::new(ErrorCode::NoSuchVersion).detail("VersionId", version)),
+        }
+    }
+}
+
+/// The object that a request is about.
+#[derive(Clone, Copy)]
+pub struct ObjectName<'a> {
+    pub bucket: &'a BucketName,
+    pub key: &'a Key,
+}
+
+impl ObjectName<'_> {
+    /// `NoSuchKey` for this key.
+    pub fn no_such_key(&self) -> S3Error {
+        S3Error::new(ErrorCode::NoSuchKey).detail("Key", String::from_utf8_lossy(self.key.as_bytes()))
+    }
+}

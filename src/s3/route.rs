@@ -1,0 +1,133 @@
+//! From a request to its operation: one place where a request is authenticated, and one `match` that says
+//! which operation it is.
+
+use crate::engine::Machine;
+use crate::http::{Head, Method, Query};
+use crate::s3::auth::{self, SignedRequest};
+use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::names::{self, BucketName, Target};
+use crate::s3::ops;
+use crate::s3::ops::settings::{is_bucket_setting, is_object_setting};
+use crate::s3::refusal::auth_error;
+use crate::s3::request::{ObjectName, Request};
+use crate::s3::service::{Receive, Response, Service};
+
+/// Answers a request. Errors become S3's XML.
+pub async fn serve<I: Machine, R: Receive>(
+    service: &Service<I>,
+    head: &Head,
+    body: &mut R,
+    request_id: &str,
+) -> Response<I> {
+    match answer(service, head, body).await {
+        Ok(response) => response,
+        Err(error) => error_response(&error, head, request_id),
+    }
+}
+
+/// The response that tells of an error.
+pub fn error_response<I: Machine>(error: &S3Error, head: &Head, request_id: &str) -> Response<I> {
+    let mut response = match error.has_body() && head.method() != Method::Head {
+        true => {
+            let mut xml = Vec::new();
+            error.render(&mut xml, head.path().as_bytes(), request_id, "weft");
+            Response::xml(error.status(), xml)
+        }
+        false => Response::empty(error.status()),
+    };
+    for (name, value) in &error.headers {
+        response = response.header(name, value);
+    }
+    response
+}
+
+async fn answer<I: Machine, R: Receive>(service: &Service<I>, head: &Head, body: &mut R) -> S3Result<Response<I>> {
+    let query = Query::parse(head.query()).map_err(|_| S3Error::new(ErrorCode::InvalidURI))?;
+    let host = head.host().unwrap_or("").as_bytes();
+    let domain = service.domain.as_deref();
+    let identity = {
+        let host_bucket = domain.and_then(|domain| names::host_bucket(host, domain));
+        let signed = SignedRequest {
+            method: head.method_str(),
+            path: head.path(),
+            query: head.query(),
+            headers: head,
+            host_bucket: host_bucket.as_deref(),
+        };
+        let now_s = (service.engine.io().unix_ms() / 1000) as i64;
+        auth::authenticate(&signed, now_s, &service.root, &mut service.keys.borrow_mut()).map_err(auth_error)?
+    };
+    let target = names::split(host, head.path().as_bytes(), domain)?;
+    let mut request = Request::new(head, &query, identity);
+    match &target {
+        Target::Service => match head.method() {
+            Method::Get => ops::list_buckets::list_buckets(service, &request),
+            _ => Err(not_allowed()),
+        },
+        Target::Bucket(name) => on_bucket(service, &mut request, name, body).await,
+        Target::Object(bucket, key) => {
+            on_object(service, &mut request, ObjectName { bucket, key }, body).await
+        }
+    }
+}
+
+async fn on_bucket<I: Machine, R: Receive>(
+    service: &Service<I>,
+    request: &mut Request<'_>,
+    name: &BucketName,
+    body: &mut R,
+) -> S3Result<Response<I>> {
+    let query = request.query;
+    match request.head.method() {
+        Method::Head => ops::bucket::head_bucket(service, name),
+        Method::Get if query.has("location") => ops::bucket::get_location(service, name),
+        Method::Post if query.has("delete") => {
+            ops::delete_objects::delete_objects(service, request, name, body).await
+        }
+        _ if is_bucket_setting(request) => ops::settings::bucket_setting(service, request, name),
+        Method::Get if query.has("uploads") => ops::list_uploads::list_uploads(service, request, name).await,
+        Method::Get if query.has("versions") => ops::list_objects::list_versions(service, request, name).await,
+        Method::Get => match query.get("list-type") {
+            Some("2") => ops::list_objects::list_objects_v2(service, request, name).await,
+            _ => ops::list_objects::list_objects_v1(service, request, name).await,
+        },
+        Method::Put => ops::bucket::create_bucket(service, request, name, body).await,
+        Method::Delete => ops::bucket::delete_bucket(service, name).await,
+        Method::Post => Err(S3Error::new(ErrorCode::NotImplemented)),
+        Method::Options | Method::Other => Err(not_allowed()),
+    }
+}
+
+async fn on_object<I: Machine, R: Receive>(
+    service: &Service<I>,
+    request: &mut Request<'_>,
+    name: ObjectName<'_>,
+    body: &mut R,
+) -> S3Result<Response<I>> {
+    let query = request.query;
+    let is_copy = request.field("x-amz-copy-source").is_some();
+    match request.head.method() {
+        _ if is_object_setting(request) => ops::settings::object_setting(service, request, name).await,
+        Method::Get if query.has("uploadId") => ops::list_parts::list_parts(service, request, name).await,
+        Method::Get => ops::get_object::get_object(service, request, name).await,
+        Method::Head => ops::get_object::head_object(service, request, name).await,
+        Method::Put if query.has("partNumber") || query.has("uploadId") => match is_copy {
+            true => ops::copy_object::upload_part_copy(service, request, name).await,
+            false => ops::upload_part::upload_part(service, request, name, body).await,
+        },
+        Method::Put if is_copy => ops::copy_object::copy_object(service, request, name).await,
+        Method::Put => ops::put_object::put_object(service, request, name, body).await,
+        Method::Delete if query.has("uploadId") => ops::abort_upload::abort_upload(service, request, name).await,
+        Method::Delete => ops::delete_object::delete_object(service, request, name).await,
+        Method::Post if query.has("uploads") => ops::create_upload::create_upload(service, request, name).await,
+        Method::Post if query.has("uploadId") => {
+            ops::complete_upload::complete_upload(service, request, name, body).await
+        }
+        Method::Post => Err(S3Error::new(ErrorCode::NotImplemented)),
+        Method::Options | Method::Other => Err(not_allowed()),
+    }
+}
+
+fn not_allowed() -> S3Error {
+    S3Error::new(ErrorCode::MethodNotAllowed)
+}
