@@ -25,7 +25,7 @@ use crate::io::glommio::{
 };
 use crate::io::{CoreId, Io};
 use crate::limits::CONNECTIONS_PER_CORE_MAX;
-use crate::s3::auth::{KeyCache, RootUser};
+use crate::s3::auth::RootUser;
 use crate::s3::service::Service;
 use futures_util::future::{Either, select};
 use report::Report;
@@ -35,9 +35,6 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
-
-/// What buckets say their region is, and clients that do not care send.
-const REGION: &str = "us-east-1";
 
 /// The real machine, carrying the engine's messages.
 type Machine = RealMachine<Message>;
