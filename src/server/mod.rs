@@ -20,10 +20,12 @@ mod watch;
 use self::core::{Core, Progress};
 use crate::config::Config;
 use crate::engine::{Engine, Message, RecoverError, Recovered};
-use crate::io::glommio::{self, Acceptor, LaunchError, Listener, Volume, VolumeError};
+use crate::io::glommio::{
+    Acceptor, LaunchError, Listener, Machine as RealMachine, Volume, VolumeError, check_limits, launch,
+};
 use crate::io::{CoreId, Io};
 use crate::limits::CONNECTIONS_PER_CORE_MAX;
-use crate::s3::auth::{KeyCache, RootUser};
+use crate::s3::auth::RootUser;
 use crate::s3::service::Service;
 use futures_util::future::{Either, select};
 use report::Report;
@@ -34,11 +36,8 @@ use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Instant;
 
-/// What buckets say their region is, and clients that do not care send.
-const REGION: &str = "us-east-1";
-
 /// The real machine, carrying the engine's messages.
-type Machine = glommio::Machine<Message>;
+type Machine = RealMachine<Message>;
 
 /// Why the daemon could not start or go on. Each is one line that says what to do.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ pub enum ServeError {
 /// What hinders it, before anything is served or, for a listener that failed, after everything was settled.
 pub fn run(config: Config) -> Result<(), ServeError> {
     let cpus = config.cores.cpus()?;
-    let descriptors = glommio::check_limits(cpus.len())?;
+    let descriptors = check_limits(cpus.len())?;
     let volume = Volume::open(&config.data, config.capacity_bytes)?;
     let report = Report::begin(&config, &volume, &cpus);
     let listeners = bind(&config.listen)?;
@@ -77,13 +76,13 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     });
     let (starts, started) = mpsc::channel();
     let since = Instant::now();
-    let cores = glommio::launch(&cpus, volume, {
+    let cores = launch(&cpus, volume, {
         move |machine| run_core(machine, setup.clone(), starts.clone())
     })?;
     let mut sum = Recovered::default();
     let mut running = 0;
-    // A core that is told to stop before its engine has started says nothing.
-    for start in started {
+    // A core that is told to stop before its engine has started ends its half of the channel unsaid.
+    for start in started.iter().take(cpus.len()) {
         add(&mut sum, start.map_err(ServeError::Recover)?);
         running += 1;
     }
