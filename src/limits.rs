@@ -41,7 +41,30 @@ pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 /// In-flight requests have this long to finish after SIGTERM.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a core that has connections looks for those that are past their time.
+pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// A connection without a request gives its buffers back after this long.
+pub const COOL_AFTER: Duration = Duration::from_secs(2);
+/// After a response that leaves a body unread, the connection is read this long before it is closed.
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(3);
+/// Connections of one core.
+pub const CONNECTIONS_PER_CORE_MAX: u32 = 4096;
+/// Bytes of a connection's read buffer, which it has while it serves a request.
+pub const READ_BUFFER_BYTES: usize = HEAD_BYTES_MAX;
+/// Buffers of connections that a core keeps for the next.
+pub const SPARE_BUFFERS_MAX: usize = 128;
+/// An unread body of up to this length is read away, so that its connection can go on.
+pub const UNREAD_BODY_BYTES_MAX: u64 = 64 * 1024;
+/// Bytes that are read away before a connection is closed: closing with bytes unread would reset it, and
+/// the client might never see the response.
+pub const LINGER_BYTES_MAX: usize = 1 << 20;
+/// Bytes that one connection receives or sends before others of its core get their turn.
+pub const TURN_BYTES: usize = 512 * 1024;
+/// Addresses that a daemon listens on.
+pub const LISTENERS_MAX: usize = 16;
 
+/// Starts that a volume can count: they are the upper bits of every sequence.
+pub const BOOT_EPOCH_MAX: u32 = (1 << 24) - 1;
 /// Slots that the keyspace is hashed into. Fixed for ever: it decides which records belong together.
 pub const SLOTS: u32 = 4096;
 /// A body up to this length lies inside its commit record.
@@ -77,4 +100,6 @@ const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize);
 const _: () = assert!(BLOCK_BYTES * BLOCKS_PER_IO < SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(INLINE_BYTES_MAX * 4 < SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(BATCH_BYTES_MAX + 8192 <= SEGMENT_BYTES_MIN as usize);
+const _: () = assert!(READ_BUFFER_BYTES >= HEAD_BYTES_MAX);
+const _: () = assert!(SWEEP_INTERVAL.as_secs() == 1 && COOL_AFTER.as_secs() < HEAD_TIMEOUT.as_secs());
 const _: () = assert!(SLOTS.is_power_of_two());

@@ -1,1 +1,451 @@
-//! To be written.
+//! What was given, on the command line and in the environment, becomes what is valid.
+//!
+//! [`flags`] reads what was typed into a [`RawConfig`] of plain text; [`Config::from_raw`] is the one place
+//! that judges it, so behind it no address is missing and no size is a word.
+//!
+//! Invariant: the well-known credentials are only ever used while every listener is on loopback. A secret
+//! is in no error and no output, and nothing here prints a [`Config`].
+
+mod cores;
+pub mod flags;
+mod size;
+
+use crate::io::glommio::CoreChoice;
+use crate::limits::LISTENERS_MAX;
+use crate::s3::auth::RootUser;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+
+/// The credentials of the tutorial, for loopback alone.
+const DEFAULT_ACCESS_KEY: &str = "rustfsadmin";
+const DEFAULT_SECRET_KEY: &str = "rustfssecret";
+const DEFAULT_LISTEN: &str = "127.0.0.1:9000";
+/// Characters of an access key and of a secret key.
+const ACCESS_KEY_LENGTH: std::ops::RangeInclusive<usize> = 3..=128;
+const SECRET_KEY_LENGTH: std::ops::RangeInclusive<usize> = 8..=128;
+/// Characters of a domain name (RFC 1035 2.3.4) and of one of its labels.
+const DOMAIN_LENGTH_MAX: usize = 253;
+const LABEL_LENGTH_MAX: usize = 63;
+
+/// What was given, as it was given. An empty text counts as not given.
+#[derive(Default)]
+pub struct RawConfig {
+    pub data: PathBuf,
+    pub listen: Vec<String>,
+    pub cores: Option<String>,
+    pub capacity: Option<String>,
+    pub domain: Option<String>,
+    pub access_key: Option<String>,
+    pub secret_key: Option<String>,
+}
+
+/// What a daemon runs by.
+pub struct Config {
+    pub data: PathBuf,
+    /// At least one, at most `LISTENERS_MAX`.
+    pub listen: Vec<SocketAddr>,
+    pub cores: CoreChoice,
+    /// Bytes; without it the volume decides.
+    pub capacity_bytes: Option<u64>,
+    /// In lower case.
+    pub domain: Option<String>,
+    pub root: RootUser,
+}
+
+/// Why what was given is not valid. Each is one line that says what to give.
+#[derive(Debug, PartialEq, Eq)]
+pub enum ConfigError {
+    NoData,
+    Listen {
+        given: String,
+    },
+    TooManyListeners {
+        given: usize,
+    },
+    Cores {
+        given: String,
+    },
+    Size {
+        given: String,
+    },
+    Domain {
+        given: String,
+    },
+    HalfOfCredentials {
+        missing: &'static str,
+    },
+    AccessKey,
+    SecretKey,
+    /// The well-known credentials, and a listener that others can reach.
+    DefaultCredentials {
+        listen: SocketAddr,
+    },
+}
+
+impl Config {
+    /// Judges what was given.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn from_raw(raw: RawConfig) -> Result<Config, ConfigError> {
+        if raw.data.as_os_str().is_empty() {
+            return Err(ConfigError::NoData);
+        }
+        let listen = listeners(&raw.listen)?;
+        let cores = match given(&raw.cores) {
+            None => CoreChoice::All,
+            Some(text) => cores::parse(text).ok_or_else(|| ConfigError::Cores {
+                given: text.to_owned(),
+            })?,
+        };
+        let capacity_bytes = match given(&raw.capacity) {
+            None => None,
+            Some(text) => Some(size::parse(text).ok_or_else(|| ConfigError::Size {
+                given: text.to_owned(),
+            })?),
+        };
+        let domain = given(&raw.domain).map(domain).transpose()?;
+        let root = root_user(given(&raw.access_key), given(&raw.secret_key))?;
+        let reachable = listen.iter().find(|address| !is_loopback(address.ip()));
+        if let Some(&listen) = reachable
+            && root.secret_key == DEFAULT_SECRET_KEY
+        {
+            return Err(ConfigError::DefaultCredentials { listen });
+        }
+        Ok(Config {
+            data: raw.data,
+            listen,
+            cores,
+            capacity_bytes,
+            domain,
+            root,
+        })
+    }
+}
+
+fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
+}
+
+fn listeners(texts: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
+    let texts: Vec<&str> = texts
+        .iter()
+        .map(String::as_str)
+        .filter(|text| !text.is_empty())
+        .collect();
+    if texts.len() > LISTENERS_MAX {
+        return Err(ConfigError::TooManyListeners { given: texts.len() });
+    }
+    let texts = if texts.is_empty() {
+        vec![DEFAULT_LISTEN]
+    } else {
+        texts
+    };
+    texts
+        .into_iter()
+        .map(|text| {
+            text.parse().map_err(|_| ConfigError::Listen {
+                given: text.to_owned(),
+            })
+        })
+        .collect()
+}
+
+fn is_loopback(ip: IpAddr) -> bool {
+    ip.to_canonical().is_loopback()
+}
+
+/// Letters, digits and hyphens in labels; the port is not part of it, since clients send any.
+fn domain(text: &str) -> Result<String, ConfigError> {
+    let label = |label: &str| {
+        !label.is_empty()
+            && label.len() <= LABEL_LENGTH_MAX
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+    };
+    if text.len() > DOMAIN_LENGTH_MAX || !text.split('.').all(label) {
+        return Err(ConfigError::Domain {
+            given: text.to_owned(),
+        });
+    }
+    Ok(text.to_ascii_lowercase())
+}
+
+fn root_user(access_key: Option<&str>, secret_key: Option<&str>) -> Result<RootUser, ConfigError> {
+    let (access_key, secret_key) = match (access_key, secret_key) {
+        (None, None) => (DEFAULT_ACCESS_KEY, DEFAULT_SECRET_KEY),
+        (Some(access_key), Some(secret_key)) => (access_key, secret_key),
+        (Some(_), None) => {
+            return Err(ConfigError::HalfOfCredentials {
+                missing: flags::SECRET_KEY_VARIABLE,
+            });
+        }
+        (None, Some(_)) => {
+            return Err(ConfigError::HalfOfCredentials {
+                missing: flags::ACCESS_KEY_VARIABLE,
+            });
+        }
+    };
+    // The others end the access key where clients write it: `Credential=KEY/20260101/..., SignedHeaders=...`.
+    let is_key_byte = |byte: u8| byte.is_ascii_graphic() && !b"/,=:".contains(&byte);
+    if !ACCESS_KEY_LENGTH.contains(&access_key.len()) || !access_key.bytes().all(is_key_byte) {
+        return Err(ConfigError::AccessKey);
+    }
+    if !SECRET_KEY_LENGTH.contains(&secret_key.len())
+        || secret_key.bytes().any(|byte| byte.is_ascii_control())
+    {
+        return Err(ConfigError::SecretKey);
+    }
+    Ok(RootUser {
+        access_key: access_key.to_owned(),
+        secret_key: secret_key.to_owned(),
+    })
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::NoData => write!(f, "no data directory is given: give --data DIR"),
+            ConfigError::Listen { given } => write!(
+                f,
+                "{given:?} is no address to listen on: give --listen ADDR:PORT, as 127.0.0.1:9000, 0.0.0.0:9000 or [::1]:9000"
+            ),
+            ConfigError::TooManyListeners { given } => {
+                write!(
+                    f,
+                    "{given} addresses to listen on are too many: give at most {LISTENERS_MAX}"
+                )
+            }
+            ConfigError::Cores { given } => write!(
+                f,
+                "{given:?} says no cores: give --cores a number, as 4, or a list of CPUs, as 0,2 or 0-3,8-11"
+            ),
+            ConfigError::Size { given } => write!(
+                f,
+                "{given:?} is no size: give --capacity a whole number and KiB, MiB, GiB, TiB or PiB, as 512MiB or 2TiB"
+            ),
+            ConfigError::Domain { given } => {
+                write!(
+                    f,
+                    "{given:?} is no domain name: give --domain a name without a port, as s3.example.com"
+                )
+            }
+            ConfigError::HalfOfCredentials { missing } => {
+                write!(f, "half of the credentials is missing: set {missing} too")
+            }
+            ConfigError::AccessKey => write!(
+                f,
+                "{} must have 3 to 128 printable ASCII characters without / , = : and spaces",
+                flags::ACCESS_KEY_VARIABLE
+            ),
+            ConfigError::SecretKey => {
+                write!(
+                    f,
+                    "{} must have 8 to 128 characters on one line",
+                    flags::SECRET_KEY_VARIABLE
+                )
+            }
+            ConfigError::DefaultCredentials { listen } => write!(
+                f,
+                "{listen} can be reached from other machines, so the default credentials are refused: set {} and {}",
+                flags::ACCESS_KEY_VARIABLE,
+                flags::SECRET_KEY_VARIABLE
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(listen: &[&str]) -> RawConfig {
+        RawConfig {
+            data: PathBuf::from("data"),
+            listen: listen.iter().map(|&text| text.to_owned()).collect(),
+            ..RawConfig::default()
+        }
+    }
+
+    fn refusal(raw: RawConfig) -> ConfigError {
+        Config::from_raw(raw).err().expect("a refusal")
+    }
+
+    fn with_keys(listen: &str, access_key: &str, secret_key: &str) -> RawConfig {
+        RawConfig {
+            access_key: Some(access_key.into()),
+            secret_key: Some(secret_key.into()),
+            ..raw(&[listen])
+        }
+    }
+
+    #[test]
+    fn what_is_not_given_has_a_default_and_empty_is_not_given() {
+        let empty = RawConfig {
+            cores: Some(String::new()),
+            capacity: Some(String::new()),
+            domain: Some(String::new()),
+            access_key: Some(String::new()),
+            secret_key: Some(String::new()),
+            ..raw(&[""])
+        };
+        for raw in [raw(&[]), empty] {
+            let config = Config::from_raw(raw).ok().expect("valid");
+            assert_eq!(config.listen, [DEFAULT_LISTEN.parse().unwrap()]);
+            assert_eq!(config.cores, CoreChoice::All);
+            assert_eq!((config.capacity_bytes, config.domain), (None, None));
+            assert_eq!(config.root.access_key, DEFAULT_ACCESS_KEY);
+        }
+        assert_eq!(refusal(RawConfig::default()), ConfigError::NoData);
+    }
+
+    #[test]
+    fn default_credentials_are_for_loopback_alone() {
+        for listen in [
+            "127.0.0.1:9000",
+            "127.8.9.1:1",
+            "[::1]:9000",
+            "[::ffff:127.0.0.1]:9000",
+        ] {
+            assert!(Config::from_raw(raw(&[listen])).is_ok(), "{listen}");
+        }
+        for listen in [
+            "0.0.0.0:9000",
+            "[::]:9000",
+            "192.168.1.2:9000",
+            "[::ffff:10.0.0.1]:1",
+        ] {
+            let expected = ConfigError::DefaultCredentials {
+                listen: listen.parse().unwrap(),
+            };
+            assert_eq!(refusal(raw(&["127.0.0.1:9000", listen])), expected);
+            assert_eq!(
+                refusal(with_keys(listen, DEFAULT_ACCESS_KEY, DEFAULT_SECRET_KEY)),
+                expected
+            );
+            assert!(Config::from_raw(with_keys(listen, "someone", "something else")).is_ok());
+        }
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_set_and_never_the_secret() {
+        let text = refusal(raw(&["0.0.0.0:9000"])).to_string();
+        assert!(
+            text.contains("WEFT_ACCESS_KEY") && text.contains("WEFT_SECRET_KEY"),
+            "{text}"
+        );
+        for (access_key, secret_key) in [
+            ("me", "s3cr3t-s3cr3t"),
+            ("someone", "s3cr3t"),
+            ("a/b", "s3cr3t-s3cr3t"),
+        ] {
+            let text = refusal(with_keys(DEFAULT_LISTEN, access_key, secret_key)).to_string();
+            assert!(!text.contains("s3cr3t") && !text.contains('\n'), "{text}");
+        }
+    }
+
+    #[test]
+    fn credentials_come_together() {
+        let half = RawConfig {
+            access_key: Some("someone".into()),
+            ..raw(&[])
+        };
+        assert_eq!(
+            refusal(half),
+            ConfigError::HalfOfCredentials {
+                missing: "WEFT_SECRET_KEY"
+            }
+        );
+        let half = RawConfig {
+            secret_key: Some("something".into()),
+            ..raw(&[])
+        };
+        assert_eq!(
+            refusal(half),
+            ConfigError::HalfOfCredentials {
+                missing: "WEFT_ACCESS_KEY"
+            }
+        );
+    }
+
+    #[test]
+    fn keys_that_no_client_could_send_are_refused() {
+        for access_key in [
+            "ab",
+            "a b c",
+            "a/b",
+            "a,b",
+            "a=b",
+            "clé",
+            "a\nb",
+            &"a".repeat(129),
+        ] {
+            assert_eq!(
+                refusal(with_keys(DEFAULT_LISTEN, access_key, "long enough")),
+                ConfigError::AccessKey
+            );
+        }
+        for secret_key in ["1234567", "12345678\n", &"a".repeat(129)] {
+            assert_eq!(
+                refusal(with_keys(DEFAULT_LISTEN, "someone", secret_key)),
+                ConfigError::SecretKey
+            );
+        }
+    }
+
+    #[test]
+    fn addresses_are_addresses_with_ports() {
+        for listen in [
+            "localhost:9000",
+            "127.0.0.1",
+            ":9000",
+            "9000",
+            "127.0.0.1:65536",
+            "http://127.0.0.1:9000",
+        ] {
+            assert_eq!(
+                refusal(raw(&[listen])),
+                ConfigError::Listen {
+                    given: listen.to_owned()
+                }
+            );
+        }
+        let many = vec![DEFAULT_LISTEN; LISTENERS_MAX + 1];
+        assert_eq!(
+            refusal(raw(&many)),
+            ConfigError::TooManyListeners {
+                given: LISTENERS_MAX + 1
+            }
+        );
+    }
+
+    #[test]
+    fn domains_are_names() {
+        let with = |domain: &str| RawConfig {
+            domain: Some(domain.to_owned()),
+            ..raw(&[])
+        };
+        let config = Config::from_raw(with("S3.Example.COM")).ok().expect("valid");
+        assert_eq!(config.domain.as_deref(), Some("s3.example.com"));
+        for domain in [
+            "s3.example.com:9000",
+            ".com",
+            "a..b",
+            "a_b",
+            "a/b",
+            &"a".repeat(64),
+            &"a.".repeat(200),
+        ] {
+            assert_eq!(
+                refusal(with(domain)),
+                ConfigError::Domain {
+                    given: domain.to_owned()
+                }
+            );
+        }
+    }
+}

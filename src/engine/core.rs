@@ -25,6 +25,11 @@ use std::rc::Rc;
 /// The core that holds the buckets, the space table and the barriers of the start.
 pub const COORDINATOR: CoreId = CoreId(0);
 
+/// Bits of a sequence that count changes within one run; the boot epoch has the rest.
+const SEQUENCE_COUNTER_BITS: u32 = 40;
+
+const _: () = assert!(crate::limits::BOOT_EPOCH_MAX as u64 >> (64 - SEQUENCE_COUNTER_BITS) == 0);
+
 pub struct Core<I: Machine> {
     pub io: I,
     pub index: RefCell<Index>,
@@ -113,18 +118,23 @@ impl<I: Machine> Core<I> {
         (0..self.io.cores() as u16).map(CoreId)
     }
 
-    /// The next sequence: boot epoch, then a counter.
+    /// The next sequence: boot epoch, then a counter of this core.
     pub fn next_sequence(&self) -> u64 {
         let counter = self.next_change.get();
+        assert!(counter < 1 << SEQUENCE_COUNTER_BITS, "a run of 2^40 changes on one core");
         self.next_change.set(counter + 1);
-        u64::from(self.io.boot_epoch()) << 40 | counter
+        u64::from(self.io.boot_epoch()) << SEQUENCE_COUNTER_BITS | counter
     }
 
-    /// A number that no other extent or upload of the volume has: boot epoch, core, counter.
+    /// A number that no other extent or upload of the volume has: a hash of boot epoch, core and a counter.
     pub fn next_tag(&self) -> u64 {
         let counter = self.next_tag.get();
         self.next_tag.set(counter + 1);
-        u64::from(self.io.boot_epoch()) << 44 | u64::from(self.io.core().0) << 34 | counter & ((1 << 34) - 1)
+        let mut name = [0; 16];
+        name[..8].copy_from_slice(&counter.to_le_bytes());
+        name[8..12].copy_from_slice(&self.io.boot_epoch().to_le_bytes());
+        name[12..14].copy_from_slice(&self.io.core().0.to_le_bytes());
+        xxhash_rust::xxh3::xxh3_64(&name)
     }
 
     /// Holds what a lookup leads to in place.

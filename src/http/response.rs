@@ -49,6 +49,12 @@ impl<'a> ResponseHead<'a> {
         self
     }
 
+    /// Appends lines that [`push_header`] wrote.
+    pub fn lines(self, lines: &[u8]) -> Self {
+        self.out.extend_from_slice(lines);
+        self
+    }
+
     /// Appends the empty line. The body, if any, is the caller's to append or send.
     pub fn end(self) {
         self.out.extend_from_slice(b"\r\n");

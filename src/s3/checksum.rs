@@ -9,6 +9,7 @@
 //!
 //! Source: S3 user guide, "Checking object integrity"; byte orders as minio-go 7.2 `checksum.go` sends them.
 
+mod combine;
 pub mod headers;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use base64::engine::general_purpose::STANDARD;
 use md5::Digest as _;
 
 use crate::limits::PARTS_MAX;
+use combine::Combiner;
 
 /// Bytes of the longest digest (SHA-512).
 pub const DIGEST_BYTES_MAX: usize = 64;
@@ -325,10 +327,7 @@ impl Checksum {
         kind: ChecksumType,
         parts: impl IntoIterator<Item = (Digest, u64)>,
     ) -> Option<Checksum> {
-        if !algorithm.allows(kind) {
-            return None;
-        }
-        let mut joiner = Joiner::new(algorithm, kind);
+        let mut joiner = Joiner::new(algorithm, kind)?;
         let mut count: u16 = 0;
         for (digest, length_bytes) in parts {
             if count == PARTS_MAX || digest.as_bytes().len() != algorithm.digest_bytes() {
@@ -372,57 +371,36 @@ impl Checksum {
 /// Joins the digests of parts.
 enum Joiner {
     Composite(Hasher),
-    Crc { algorithm: Algorithm, joined: u64 },
+    FullObject(Algorithm, Combiner),
 }
 
 impl Joiner {
-    fn new(algorithm: Algorithm, kind: ChecksumType) -> Joiner {
+    /// `None` if the algorithm does not allow `kind`.
+    fn new(algorithm: Algorithm, kind: ChecksumType) -> Option<Joiner> {
         match kind {
-            ChecksumType::Composite => Joiner::Composite(Hasher::new(algorithm)),
-            // The CRC of no bytes is 0, so joining begins with it.
-            ChecksumType::FullObject => Joiner::Crc { algorithm, joined: 0 },
+            ChecksumType::Composite => algorithm
+                .allows(kind)
+                .then(|| Joiner::Composite(Hasher::new(algorithm))),
+            ChecksumType::FullObject => {
+                Combiner::new(algorithm).map(|combiner| Joiner::FullObject(algorithm, combiner))
+            }
         }
     }
 
     fn add(&mut self, digest: &Digest, length_bytes: u64) {
         match self {
             Joiner::Composite(hasher) => hasher.update(digest.as_bytes()),
-            Joiner::Crc { algorithm, joined } => {
-                *joined = crc_combine(*algorithm, *joined, digest.as_number(), length_bytes);
-            }
+            Joiner::FullObject(_, combiner) => combiner.append(digest.as_number(), length_bytes),
         }
     }
 
     fn finish(self) -> Digest {
         match self {
             Joiner::Composite(hasher) => hasher.finish(),
-            Joiner::Crc {
-                algorithm: Algorithm::Crc64Nvme,
-                joined,
-            } => Digest::of(joined.to_be_bytes()),
-            Joiner::Crc { joined, .. } => Digest::of((joined as u32).to_be_bytes()),
+            Joiner::FullObject(Algorithm::Crc64Nvme, combiner) => Digest::of(combiner.finish().to_be_bytes()),
+            Joiner::FullObject(_, combiner) => Digest::of((combiner.finish() as u32).to_be_bytes()),
         }
     }
-}
-
-/// The CRC of two runs of bytes from the CRC of each and the length of the second.
-fn crc_combine(algorithm: Algorithm, first: u64, second: u64, second_bytes: u64) -> u64 {
-    let algorithm = match algorithm {
-        Algorithm::Crc32 => crc_fast::CrcAlgorithm::Crc32IsoHdlc,
-        Algorithm::Crc32C => crc_fast::CrcAlgorithm::Crc32Iscsi,
-        Algorithm::Crc64Nvme => crc_fast::CrcAlgorithm::Crc64Nvme,
-        Algorithm::Sha1
-        | Algorithm::Sha256
-        | Algorithm::Sha512
-        | Algorithm::Md5
-        | Algorithm::Xxh64
-        | Algorithm::Xxh3
-        | Algorithm::Xxh128 => unreachable!("only CRCs allow FULL_OBJECT"),
-    };
-    if second_bytes == 0 {
-        return first;
-    }
-    crc_fast::checksum_combine(algorithm, first, second, second_bytes)
 }
 
 /// A digest in the making. Large states are boxed, so that a set of these stays small.

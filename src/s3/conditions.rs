@@ -313,6 +313,8 @@ fn hex_digit(digit: u8) -> Option<u8> {
 mod tests {
     use super::*;
 
+    type List<'a> = &'a [(&'a str, &'a str)];
+
     const TAG: &str = "d41d8cd98f00b204e9800998ecf8427e";
     const OTHER: &str = "\"00000000000000000000000000000000\"";
     const BEFORE: &str = "Mon, 12 Oct 2009 17:50:29 GMT";
@@ -359,7 +361,7 @@ mod tests {
         use Outcome::{NotModified, PreconditionFailed, Proceed};
         let quoted = &*format!("\"{TAG}\"");
         let list = &*format!("{OTHER}, W/\"{TAG}\"");
-        let table: &[(&[(&str, &str)], Outcome)] = &[
+        let table: &[(List<'_>, Outcome)] = &[
             (&[], Proceed),
             (&[("If-Match", quoted)], Proceed),
             (&[("if-match", TAG)], Proceed),
@@ -438,7 +440,7 @@ mod tests {
     #[test]
     fn copies_fail_with_412_only() {
         let quoted = &*format!("\"{TAG}\"");
-        let table: &[(&[(&str, &str)], Option<&str>)] = &[
+        let table: &[(List<'_>, Option<&str>)] = &[
             (&[], None),
             (&[("if-match", OTHER)], None),
             (
@@ -481,7 +483,7 @@ mod tests {
     #[test]
     fn writes_take_a_star_or_a_tag() {
         let quoted = &*format!("\"{TAG}\"");
-        let table: &[(&[(&str, &str)], Result<WriteCondition, ErrorCode>)] = &[
+        let table: &[(List<'_>, Result<WriteCondition, ErrorCode>)] = &[
             (&[], Ok(WriteCondition::None)),
             (&[("If-None-Match", "*")], Ok(WriteCondition::IfAbsent)),
             (&[("If-None-Match", quoted)], Err(ErrorCode::NotImplemented)),

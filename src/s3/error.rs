@@ -27,11 +27,6 @@ macro_rules! error_codes {
             /// Every code, for tables and metrics.
             pub const ALL: &'static [ErrorCode] = &[$(ErrorCode::$code,)*];
 
-            /// The code of that name.
-            pub fn from_name(name: &str) -> Option<ErrorCode> {
-                ErrorCode::ALL.iter().copied().find(|code| code.as_str() == name)
-            }
-
             /// The HTTP status that S3 answers with.
             pub const fn status(self) -> u16 {
                 match self {
@@ -130,6 +125,13 @@ error_codes! {
     SlowDown 503 "Please reduce your request rate.";
     UnexpectedContent 400 "This request does not support content";
     XAmzContentSHA256Mismatch 400 "The provided 'x-amz-content-sha256' header does not match what was computed.";
+}
+
+impl ErrorCode {
+    /// The code of that [`ErrorCode::as_str`].
+    pub fn from_name(name: &str) -> Option<ErrorCode> {
+        ErrorCode::ALL.iter().copied().find(|code| code.as_str() == name)
+    }
 }
 
 /// What went wrong, as the client is told.
@@ -280,7 +282,9 @@ mod tests {
                 code.status()
             );
             assert!(!code.message().is_empty(), "{code} has no message");
+            assert_eq!(ErrorCode::from_name(code.as_str()), Some(*code));
         }
+        assert_eq!(ErrorCode::from_name("NoSuchCode"), None);
     }
 
     #[test]

@@ -178,11 +178,13 @@ fn trim(text: &[u8]) -> &[u8] {
 mod tests {
     use super::*;
 
+    type Parsed = Result<Option<Resolved>, Unsatisfiable>;
+
     #[test]
     fn ranges_resolve_as_s3_resolves_them() {
         let some = |start, length| Ok(Some(Resolved { start, length }));
         let gone = |size| Err(Unsatisfiable { size });
-        let table: &[(&str, u64, Result<Option<Resolved>, Unsatisfiable>)] = &[
+        let table: &[(&str, u64, Parsed)] = &[
             ("bytes=0-0", 10, some(0, 1)),
             ("bytes=0-9", 10, some(0, 10)),
             ("bytes=2-5", 10, some(2, 4)),

@@ -7,11 +7,11 @@
 //! starts: call it before any other. Core 0 reads them from a descriptor and tells the others, which is
 //! what completes [`Machine::shutdown`]; a second signal ends the process at once.
 //!
-//! Version 0.12 of the runtime goes to sleep although tasks can run, if between its looking for completions and
-//! its running tasks one appears on its "latency" ring (fixed upstream in September 2026, in no release yet:
-//! glommio/glommio pull request 53). So nothing here completes there: the preemption timer is
-//! out of reach, and messages, timers, results of blocking calls and yielding go through descriptors that are
-//! polled on the main ring. Keep to that: no timer, channel, blocking call, accept or receive of the runtime's own.
+//! Version 0.12 of the runtime goes to sleep although tasks can run, if between its looking for completions
+//! and its running tasks one appears on its "latency" ring (glommio/glommio pull request 53 mends it, in no
+//! release yet). So nothing here completes there: the preemption timer is out of reach, and messages, timers,
+//! results of blocking calls and yielding go through descriptors that are polled on the main ring. Keep to
+//! that: no timer, channel, blocking call, accept or receive of the runtime's own.
 //!
 //! Invariant: a core answers messages until the bodies of all cores have completed.
 

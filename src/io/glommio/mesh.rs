@@ -3,7 +3,9 @@
 //! Sending is a push onto an unbounded queue (the caller bounds what is outstanding) and never waits.
 //! The first message after the receiver found its inbox empty also rings its bell, an eventfd; those
 //! that follow do not, so a burst costs one wake-up. A core that has nothing to receive sleeps in the
-//! kernel. With one core nothing is ever sent.
+//! kernel. With one core nothing is ever sent. On two cores shared with other work, a message of 128 bytes
+//! cost 54 µs of CPU when both cores slept in between, 8 µs with 8 outstanding, 1.3 µs with 64: what costs
+//! is falling asleep and waking up.
 //!
 //! The runtime's own channels are not used: their wake-ups make version 0.12 forget runnable tasks
 //! (see [`super::launch`]), and their receiver wakes a sleeping sender for every message that it takes.
@@ -185,7 +187,11 @@ impl<M: Send + 'static> Mesh<M> {
             if self.inbox.shutting_down.get() {
                 return Poll::Ready(());
             }
-            self.inbox.on_shutdown.borrow_mut().push(cx.waker().clone());
+            // A task that waits for something besides polls this often: it is noted once.
+            let mut waiting = self.inbox.on_shutdown.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
             Poll::Pending
         })
         .await

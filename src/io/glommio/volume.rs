@@ -31,7 +31,7 @@
 //! it is.
 
 use crate::io::{SegmentId, VolumeShape};
-use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
+use crate::limits::{BOOT_EPOCH_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
 use std::fmt;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -91,7 +91,7 @@ pub enum VolumeError {
     Damaged { path: PathBuf },
     /// There are segments, but no superblock.
     SuperblockMissing { dir: PathBuf },
-    /// 2^32 starts.
+    /// [`BOOT_EPOCH_MAX`] starts.
     EpochsExhausted { path: PathBuf },
     /// A system call failed.
     Io {
@@ -195,6 +195,7 @@ impl Superblock {
         self.boot_epoch = self
             .boot_epoch
             .checked_add(1)
+            .filter(|epoch| *epoch <= BOOT_EPOCH_MAX)
             .ok_or_else(|| VolumeError::EpochsExhausted {
                 path: path.to_owned(),
             })?;
@@ -408,7 +409,7 @@ fn read_superblock(path: &Path) -> Result<Option<Superblock>, VolumeError> {
     }
     let newer = copies
         .iter()
-        .find(|copy| copy.starts_with(MAGIC) && get_u32(*copy, VERSION_AT) > VERSION);
+        .find(|copy| copy.starts_with(MAGIC) && get_u32(copy, VERSION_AT) > VERSION);
     match newer {
         Some(copy) => Err(VolumeError::NewerVersion {
             path: path.to_owned(),

@@ -306,6 +306,8 @@ fn part_count(digits: &[u8]) -> Option<u16> {
 mod tests {
     use super::*;
 
+    type List<'a> = &'a [(&'a str, &'a str)];
+
     fn headers<'a>(list: &'a [(&'a str, &'a str)]) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         list.iter().map(|(name, value)| (*name, value.as_bytes()))
     }
@@ -321,7 +323,7 @@ mod tests {
             algorithm: Algorithm::Crc32,
             expected: None,
         });
-        let table: &[(&[(&str, &str)], Option<BodyChecksum>)] = &[
+        let table: &[(List<'_>, Option<BodyChecksum>)] = &[
             (&[], None),
             (&[("host", "x"), ("x-amz-checksum-mode", "ENABLED")], None),
             (&[("X-Amz-Checksum-Crc32", "y/Q5Jg==")], in_header),
@@ -352,7 +354,7 @@ mod tests {
 
     #[test]
     fn a_body_with_checksums_that_do_not_agree_is_refused() {
-        let table: &[(&[(&str, &str)], &str)] = &[
+        let table: &[(List<'_>, &str)] = &[
             (
                 &[("x-amz-checksum-crc32", "AAAA")],
                 "Value for x-amz-checksum-crc32 header is invalid.",
@@ -495,7 +497,7 @@ mod tests {
             ("x-amz-checksum-type", "COMPOSITE"),
         ])
         .unwrap();
-        let refused: &[(&[(&str, &str)], ErrorCode)] = &[
+        let refused: &[(List<'_>, ErrorCode)] = &[
             (
                 &[("x-amz-checksum-type", "FULL_OBJECT")],
                 ErrorCode::InvalidRequest,

@@ -396,8 +396,11 @@ mod tests {
     #[test]
     fn every_checksum_survives() {
         for algorithm in Algorithm::ALL {
-            let mut attributes = Attributes::default();
-            attributes.checksum = Some(Checksum::of_body(algorithm, algorithm.digest(b"x")));
+            let checksum = Some(Checksum::of_body(algorithm, algorithm.digest(b"x")));
+            let attributes = Attributes {
+                checksum,
+                ..Attributes::default()
+            };
             let bytes = attributes.encode();
             assert_eq!(
                 bytes.len(),

@@ -5,7 +5,8 @@
 //!
 //! Invariant of the reader: time and memory grow linearly with a body of at most
 //! [`XML_BODY_BYTES_MAX`] bytes. It has no DOCTYPE, no entities but XML's five, no processing
-//! instructions, at most [`XML_DEPTH_MAX`] open elements, and it never recurses.
+//! instructions, at most [`ELEMENTS_MAX`] elements of which [`XML_DEPTH_MAX`] are open, and it never recurses.
+//! The worst body holds a core for some tens of milliseconds.
 
 pub mod requests;
 pub mod responses;
@@ -19,8 +20,12 @@ use quick_xml::XmlVersion;
 use quick_xml::events::{BytesStart, Event};
 use quick_xml::reader::Reader;
 
-use crate::limits::{XML_BODY_BYTES_MAX, XML_DEPTH_MAX};
+use crate::limits::{PARTS_MAX, XML_BODY_BYTES_MAX, XML_DEPTH_MAX};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
+
+/// Elements that a document may have: each part of CompleteMultipartUpload with its number, its tag, every
+/// checksum, and some that are not S3's.
+pub const ELEMENTS_MAX: usize = 16 * PARTS_MAX as usize;
 
 /// Attributes that one element may have. S3's bodies have `xmlns` and `xsi:type`. Checking names for
 /// duplicates is quadratic, so the bound is part of the linear time.
@@ -45,6 +50,8 @@ pub struct Elements<'a> {
     reader: Reader<&'a [u8]>,
     /// Elements that are open.
     depth: usize,
+    /// Elements that were opened.
+    count: usize,
     /// The local name of the element that was opened last; kept to save an allocation an element.
     name: String,
 }
@@ -68,6 +75,7 @@ impl<'a> Elements<'a> {
         let mut elements = Elements {
             reader,
             depth: 0,
+            count: 0,
             name: String::new(),
         };
         elements.prolog(root)?;
@@ -194,10 +202,11 @@ impl<'a> Elements<'a> {
 
     /// Goes one deeper, checks the tag, and notes its local name.
     fn enter(&mut self, start: &BytesStart<'_>) -> S3Result<()> {
-        if self.depth == XML_DEPTH_MAX {
+        if self.depth == XML_DEPTH_MAX || self.count == ELEMENTS_MAX {
             return Err(malformed());
         }
         self.depth += 1;
+        self.count += 1;
         self.name.clear();
         self.name.push_str(start.local_name().into_inner());
         check_attributes(start)
@@ -418,6 +427,16 @@ mod tests {
         assert_eq!(
             read(long.as_bytes()).unwrap_err().code,
             ErrorCode::MaxMessageLengthExceeded
+        );
+    }
+
+    #[test]
+    fn elements_are_bounded() {
+        let body = |skips: usize| format!("<a>{}</a>", "<skip/>".repeat(skips));
+        assert!(read(body(ELEMENTS_MAX - 1).as_bytes()).is_ok());
+        assert_eq!(
+            read(body(ELEMENTS_MAX).as_bytes()).unwrap_err().code,
+            ErrorCode::MalformedXML
         );
     }
 

@@ -1,0 +1,187 @@
+//! A request's body, as the operations receive it.
+//!
+//! Bytes that came with the head are copied once, out of the read buffer; all others are read from the socket
+//! straight into the caller's memory. Chunked bodies, which S3's clients hardly send, go through the read buffer.
+//!
+//! Invariant: never a byte past the body's end is taken, and after an error there are no more bytes.
+
+use super::Machine;
+use super::input::Input;
+use super::watch::{Phase, Watch};
+use crate::http::body::Item;
+use crate::http::response::CONTINUE;
+use crate::http::{ChunkedDecoder, Framing, Head};
+use crate::io::Io;
+use crate::io::glommio::Stream;
+use crate::limits::TURN_BYTES;
+use crate::s3::service::{Receive, ReceiveError};
+
+pub struct Body<'a> {
+    machine: &'a Machine,
+    stream: &'a mut Stream,
+    input: &'a mut Input,
+    watch: &'a Watch,
+    length: Option<u64>,
+    rest: Rest,
+    /// The client sends nothing until it is told to.
+    awaits_continue: bool,
+    /// Bytes received since others of the core had their turn.
+    turn_bytes: usize,
+}
+
+/// What of a body is still to come.
+enum Rest {
+    /// So many bytes.
+    Length(u64),
+    Chunked(ChunkedDecoder),
+    /// A chunked body has ended.
+    End,
+    Failed(ReceiveError),
+}
+
+/// What of a body nobody received, and so is still in the connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Unread {
+    Nothing,
+    Bytes(u64),
+    /// An unknown number, or a broken body, or one that the client will only send if it is told to.
+    Unknown,
+}
+
+impl<'a> Body<'a> {
+    pub fn new(
+        machine: &'a Machine,
+        stream: &'a mut Stream,
+        input: &'a mut Input,
+        watch: &'a Watch,
+        head: &Head,
+    ) -> Body<'a> {
+        let (length, rest) = match head.framing() {
+            Framing::None => (Some(0), Rest::Length(0)),
+            Framing::Length(length) => (Some(length), Rest::Length(length)),
+            Framing::Chunked => (None, Rest::Chunked(ChunkedDecoder::new())),
+        };
+        let awaits_continue = head.expects_continue();
+        Body {
+            machine,
+            stream,
+            input,
+            watch,
+            length,
+            rest,
+            awaits_continue,
+            turn_bytes: 0,
+        }
+    }
+
+    /// What is left of it.
+    pub fn unread(&self) -> Unread {
+        match self.rest {
+            Rest::Length(0) | Rest::End => Unread::Nothing,
+            // Once some of it is there, the client has not waited.
+            Rest::Length(length) if !self.awaits_continue || !self.input.is_empty() => Unread::Bytes(length),
+            Rest::Length(_) | Rest::Chunked(_) | Rest::Failed(_) => Unread::Unknown,
+        }
+    }
+
+    async fn receive_up_to(&mut self, length: u64, dst: &mut [u8]) -> Result<usize, ReceiveError> {
+        let wanted = dst.len().min(usize::try_from(length).unwrap_or(usize::MAX));
+        let dst = &mut dst[..wanted];
+        if dst.is_empty() {
+            return Ok(0);
+        }
+        let received = match self.input.take(dst) {
+            0 => {
+                self.invite().await?;
+                read(self.stream, self.watch, dst).await?
+            }
+            taken => taken,
+        };
+        self.rest = Rest::Length(length - received as u64);
+        Ok(received)
+    }
+
+    async fn receive_chunked(&mut self, dst: &mut [u8]) -> Result<usize, ReceiveError> {
+        loop {
+            let Rest::Chunked(decoder) = &mut self.rest else {
+                return Ok(0);
+            };
+            // Data is asked for in the caller's measure, so that all that is given can be copied.
+            let unread = self.input.unread();
+            let step = decoder.step(&unread[..unread.len().min(dst.len())]);
+            let step = step.map_err(|_| ReceiveError::Malformed)?;
+            match step.item {
+                Item::Data(range) => {
+                    let length = range.len();
+                    dst[..length].copy_from_slice(&unread[range]);
+                    self.input.consume(step.consumed);
+                    return Ok(length);
+                }
+                Item::End => {
+                    self.input.consume(step.consumed);
+                    self.rest = Rest::End;
+                }
+                Item::NeedMore => {
+                    self.input.consume(step.consumed);
+                    if self.input.is_empty() {
+                        self.invite().await?;
+                        let length = read(self.stream, self.watch, self.input.space()).await?;
+                        self.input.filled(length);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells a client that waits to go on.
+    async fn invite(&mut self) -> Result<(), ReceiveError> {
+        if std::mem::take(&mut self.awaits_continue) {
+            self.watch.enter(Phase::Sending);
+            let told = self.stream.write_all(CONTINUE).await;
+            self.watch.enter(Phase::Serving);
+            told.map_err(|_| ReceiveError::Incomplete)?;
+        }
+        Ok(())
+    }
+
+    /// Lets others of this core have their turn if this body has had a long one.
+    async fn take_turns(&mut self, bytes: usize) {
+        self.turn_bytes += bytes;
+        if self.turn_bytes >= TURN_BYTES {
+            self.turn_bytes = 0;
+            self.machine.yield_now().await;
+        }
+    }
+}
+
+impl Receive for Body<'_> {
+    fn length(&self) -> Option<u64> {
+        self.length
+    }
+
+    async fn receive(&mut self, dst: &mut [u8]) -> Result<usize, ReceiveError> {
+        let received = match self.rest {
+            _ if dst.is_empty() => Ok(0),
+            Rest::Length(length) => self.receive_up_to(length, dst).await,
+            Rest::Chunked(_) => self.receive_chunked(dst).await,
+            Rest::End => Ok(0),
+            Rest::Failed(error) => Err(error),
+        };
+        match received {
+            Ok(length) => self.take_turns(length).await,
+            Err(error) => self.rest = Rest::Failed(error),
+        }
+        received
+    }
+}
+
+async fn read(stream: &mut Stream, watch: &Watch, dst: &mut [u8]) -> Result<usize, ReceiveError> {
+    watch.enter(Phase::Body);
+    let read = stream.read(dst).await;
+    watch.enter(Phase::Serving);
+    match read {
+        Ok(0) | Err(_) if watch.has_expired() => Err(ReceiveError::Stalled),
+        Ok(0) | Err(_) => Err(ReceiveError::Incomplete),
+        Ok(length) => Ok(length),
+    }
+}

@@ -1,0 +1,246 @@
+//! One connection, from its first byte to its last.
+//!
+//! It is idle, and then holds no buffers and little memory, or it serves requests one after the other: head,
+//! operation, response. Bytes that came after a request are the next one's. A small request costs one read and
+//! one write.
+//!
+//! Invariant: after a head that was refused, a body that broke, or a response that was not sent whole, there
+//! is no further request on the connection. Bytes of a body are never read as a head.
+
+use super::answer;
+use super::body::{Body, Unread};
+use super::core::{Core, RequestId};
+use super::input::{Buffers, Input};
+use super::response::Writer;
+use super::watch::{Phase, Watch};
+use crate::http::{Head, HeadError};
+use crate::io::Io;
+use crate::io::glommio::Stream;
+use crate::limits::{LINGER_BYTES_MAX, READ_BUFFER_BYTES, UNREAD_BODY_BYTES_MAX};
+use crate::s3;
+use std::io;
+use std::net::Shutdown;
+use std::rc::Rc;
+
+/// Serves `stream` until one side closes it.
+pub async fn serve(core: Rc<Core>, mut stream: Stream) {
+    let watch = core.watches.add(stream.shutdown_handle());
+    loop {
+        watch.enter(Phase::Idle);
+        if stream.readable().await.is_err() {
+            break;
+        }
+        let mut buffers = core.spares.take();
+        let connection = Connection {
+            core: &core,
+            stream: &mut stream,
+            watch: &watch,
+        };
+        // Boxed: its state is large, and most connections are idle most of the time.
+        let after = Box::pin(connection.serve_requests(&mut buffers)).await;
+        core.spares.put(buffers);
+        match after {
+            After::Idle => {}
+            After::Linger => {
+                linger(&mut stream, &watch).await;
+                break;
+            }
+            After::Close => break,
+        }
+    }
+}
+
+/// A connection that has something to read.
+struct Connection<'a> {
+    core: &'a Core,
+    stream: &'a mut Stream,
+    watch: &'a Watch,
+}
+
+/// What becomes of a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum After {
+    /// It waits for its next request.
+    Idle,
+    /// It is closed once what the peer still sends has been read.
+    Linger,
+    /// It is closed at once.
+    Close,
+}
+
+/// What came of waiting for a head.
+enum Arrival {
+    Head(Head),
+    Refused(HeadError),
+    TooSlow,
+    Closed,
+}
+
+impl Connection<'_> {
+    async fn serve_requests(mut self, buffers: &mut Buffers) -> After {
+        loop {
+            let arrival = self.read_head(&mut buffers.input).await;
+            let request_id = self.core.next_request_id();
+            self.watch.enter(Phase::Serving);
+            let after = match arrival {
+                Arrival::Head(head) => self.serve_request(&head, &request_id, buffers).await,
+                Arrival::Refused(error) => {
+                    let response = answer::refused_head(error, &request_id);
+                    let sent = self
+                        .writer(&mut buffers.output, &request_id, None, After::Linger)
+                        .send(response);
+                    sent.await.map(|()| After::Linger)
+                }
+                Arrival::TooSlow => {
+                    let response = answer::slow_head(&request_id);
+                    let sent = self
+                        .writer(&mut buffers.output, &request_id, None, After::Close)
+                        .send(response);
+                    sent.await.map(|()| After::Close)
+                }
+                Arrival::Closed => return After::Close,
+            };
+            match after {
+                Ok(After::Idle) => {}
+                Ok(after) => return after,
+                Err(_) => return After::Close,
+            }
+            self.watch.enter(Phase::Idle);
+            if !buffers.input.is_empty() {
+                // Requests that came together: others of this core have their turn between them.
+                self.core.machine.yield_now().await;
+                continue;
+            }
+            if self.core.is_draining() {
+                return After::Close;
+            }
+            match self.watch.until_cool(self.stream.readable()).await {
+                Some(Ok(())) => {}
+                Some(Err(_)) => return After::Close,
+                None => return After::Idle,
+            }
+        }
+    }
+
+    /// Reads until a head is complete, or can no longer become one.
+    async fn read_head(&mut self, input: &mut Input) -> Arrival {
+        // A head is looked at again only when a line has ended: else a byte at a time would cost its square.
+        let mut has_line = !input.is_empty();
+        loop {
+            if has_line {
+                match Head::parse(input.unread()) {
+                    Ok(Some((head, length))) => {
+                        input.consume(length);
+                        return Arrival::Head(head);
+                    }
+                    Ok(None) => {}
+                    Err(error) => return Arrival::Refused(error),
+                }
+            }
+            let is_first = input.is_empty();
+            let space = input.space();
+            let length = match self.stream.read(space).await {
+                Ok(length) if length > 0 => length,
+                _ if self.watch.has_expired() && !is_first => return Arrival::TooSlow,
+                _ => return Arrival::Closed,
+            };
+            has_line = is_first || space[..length].contains(&b'\n') || length == space.len();
+            input.filled(length);
+            if is_first {
+                self.watch.enter(Phase::Head);
+            }
+        }
+    }
+
+    async fn serve_request(
+        &mut self,
+        head: &Head,
+        request_id: &RequestId,
+        buffers: &mut Buffers,
+    ) -> io::Result<After> {
+        let mut body = Body::new(
+            &self.core.machine,
+            self.stream,
+            &mut buffers.input,
+            self.watch,
+            head,
+        );
+        let response = match (answer::health(self.core, head), self.core.service()) {
+            (Some(response), _) => response,
+            (None, Some(service)) => s3::serve(service, head, &mut body, request_id.as_str()).await,
+            (None, None) => answer::not_started(head, request_id),
+        };
+        let unread = body.unread();
+        let after = match unread {
+            Unread::Unknown => After::Linger,
+            Unread::Bytes(length) if length > UNREAD_BODY_BYTES_MAX => After::Linger,
+            Unread::Bytes(_) | Unread::Nothing if !head.keep_alive() || self.core.is_draining() => {
+                After::Linger
+            }
+            Unread::Bytes(_) | Unread::Nothing => After::Idle,
+        };
+        self.writer(&mut buffers.output, request_id, Some(head), after)
+            .send(response)
+            .await?;
+        match (after, unread) {
+            (After::Idle, Unread::Bytes(length)) => {
+                self.read_away(length, &mut buffers.input).await.map(|()| after)
+            }
+            // Nothing that could be lost is in the way of closing.
+            (After::Linger, Unread::Nothing) if buffers.input.is_empty() => Ok(After::Close),
+            _ => Ok(after),
+        }
+    }
+
+    fn writer<'a>(
+        &'a mut self,
+        output: &'a mut Vec<u8>,
+        request_id: &'a RequestId,
+        head: Option<&'a Head>,
+        after: After,
+    ) -> Writer<'a> {
+        Writer {
+            core: self.core,
+            stream: self.stream,
+            watch: self.watch,
+            output,
+            request_id,
+            head,
+            closes: after != After::Idle,
+        }
+    }
+
+    /// Reads the `length` bytes of a body that nobody wanted, so that what follows is a head.
+    async fn read_away(&mut self, length: u64, input: &mut Input) -> io::Result<()> {
+        self.watch.enter(Phase::Lingering);
+        let mut remaining = length;
+        loop {
+            let unused = remaining.min(input.unread().len() as u64);
+            input.consume(unused as usize);
+            remaining -= unused;
+            if remaining == 0 {
+                return Ok(());
+            }
+            match self.stream.read(input.space()).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => input.filled(length),
+            }
+        }
+    }
+}
+
+/// Tells the peer that nothing more comes, and reads what it still sends, within bounds.
+async fn linger(stream: &mut Stream, watch: &Watch) {
+    watch.enter(Phase::Lingering);
+    if stream.shutdown(Shutdown::Write).is_err() {
+        return;
+    }
+    let mut discarded = vec![0; READ_BUFFER_BYTES];
+    let mut total = 0;
+    while total < LINGER_BYTES_MAX {
+        match stream.read(&mut discarded).await {
+            Ok(length) if length > 0 => total += length,
+            _ => return,
+        }
+    }
+}

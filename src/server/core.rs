@@ -1,0 +1,195 @@
+//! What the connections of one core share, and how a core takes and drains them.
+//!
+//! Invariant: everything here belongs to one core but for [`Progress`], whose counters say how far the cores
+//! have come and steer nothing but `/-/ready`.
+
+use super::input::Spares;
+use super::watch::Watches;
+use super::{Machine, Setup, connection, report};
+use crate::http::DateCache;
+use crate::io::{CoreId, Io};
+use crate::limits::DRAIN_TIMEOUT;
+use crate::s3::service::Service;
+use futures_util::future::select;
+use std::cell::{Cell, OnceCell, RefCell};
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+pub struct Core {
+    pub machine: Machine,
+    pub watches: Rc<Watches>,
+    pub spares: Spares,
+    pub dates: RefCell<DateCache>,
+    pub domain: Option<String>,
+    /// Set once the engines have recovered.
+    service: OnceCell<Rc<Service<Machine>>>,
+    progress: Arc<Progress>,
+    request_ids: RequestIds,
+    draining: Cell<bool>,
+}
+
+impl Core {
+    pub fn new(machine: Machine, setup: &Setup) -> Core {
+        Core {
+            watches: Watches::new(machine.clone()),
+            spares: Spares::default(),
+            dates: RefCell::default(),
+            domain: setup.domain.clone(),
+            service: OnceCell::new(),
+            progress: setup.progress.clone(),
+            request_ids: RequestIds::new(setup.boot_seed, machine.core()),
+            draining: Cell::new(false),
+            machine,
+        }
+    }
+
+    /// From now on requests go to `service`.
+    pub fn open(&self, service: Service<Machine>) {
+        if self.service.set(Rc::new(service)).is_ok() {
+            self.progress.core_started();
+        }
+    }
+
+    /// Where requests go; `None` before the engine has started.
+    pub fn service(&self) -> Option<&Rc<Service<Machine>>> {
+        self.service.get()
+    }
+
+    /// Whether the engines of all cores have started, and none is about to end.
+    pub fn is_ready(&self) -> bool {
+        self.progress.have_all_started() && !self.is_draining()
+    }
+
+    /// Whether connections end with the request that they are at.
+    pub fn is_draining(&self) -> bool {
+        self.draining.get()
+    }
+
+    pub fn next_request_id(&self) -> RequestId {
+        self.request_ids.next()
+    }
+
+    /// Serves the connections that this core is given.
+    pub async fn take_connections(self: Rc<Self>) {
+        loop {
+            match self.machine.next_connection().await {
+                Ok(stream) if !self.is_draining() => {
+                    self.machine.spawn(connection::serve(self.clone(), stream));
+                }
+                Ok(_) => {}
+                Err(error) => report::warn(format_args!(
+                    "a connection was lost when it was accepted: {error}"
+                )),
+            }
+        }
+    }
+
+    /// Ends idle connections, and waits for requests that are in flight, though not for ever.
+    pub async fn drain(&self) {
+        self.draining.set(true);
+        self.watches.end_idle();
+        let timeout = pin!(self.machine.sleep(DRAIN_TIMEOUT));
+        select(pin!(self.watches.all_closed()), timeout).await;
+        self.watches.end_all();
+    }
+}
+
+/// How far the cores have come.
+pub struct Progress {
+    cores: usize,
+    started: AtomicUsize,
+    listener_failed: AtomicBool,
+}
+
+impl Progress {
+    pub fn new(cores: usize) -> Progress {
+        Progress {
+            cores,
+            started: AtomicUsize::new(0),
+            listener_failed: AtomicBool::new(false),
+        }
+    }
+
+    fn core_started(&self) {
+        self.started.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn have_all_started(&self) -> bool {
+        self.started.load(Ordering::Relaxed) == self.cores
+    }
+
+    pub fn listener_failed(&self) {
+        self.listener_failed.store(true, Ordering::Relaxed);
+    }
+
+    pub fn has_listener_failed(&self) -> bool {
+        self.listener_failed.load(Ordering::Relaxed)
+    }
+}
+
+/// Names requests: a counter, scattered so that two ids are told apart at a glance.
+struct RequestIds {
+    seed: u64,
+    next: Cell<u64>,
+}
+
+/// 16 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct RequestId([u8; 16]);
+
+impl RequestIds {
+    fn new(seed: u64, core: CoreId) -> RequestIds {
+        RequestIds {
+            seed,
+            next: Cell::new(u64::from(core.0) << 48),
+        }
+    }
+
+    fn next(&self) -> RequestId {
+        let number = self.next.get();
+        self.next.set(number + 1);
+        // Each step can be undone, so that different numbers have different ids (splitmix64).
+        let mut mixed = number.wrapping_add(self.seed);
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        RequestId::of(mixed ^ mixed >> 31)
+    }
+}
+
+impl RequestId {
+    fn of(number: u64) -> RequestId {
+        const HEX: &[u8; 16] = b"0123456789ABCDEF";
+        RequestId(std::array::from_fn(|digit| {
+            HEX[(number >> (60 - 4 * digit)) as usize & 15]
+        }))
+    }
+
+    pub fn as_str(&self) -> &str {
+        // Made from ASCII above.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    #[test]
+    fn request_ids_differ_within_and_between_cores() {
+        let cores = [0, 1, 63].map(|core| RequestIds::new(u64::MAX - 5, CoreId(core)));
+        let ids: HashSet<RequestId> = cores
+            .iter()
+            .flat_map(|core| (0..1000).map(|_| core.next()))
+            .collect();
+        assert_eq!(ids.len(), 3000);
+    }
+
+    #[test]
+    fn a_request_id_is_sixteen_hexadecimal_digits() {
+        assert_eq!(RequestId::of(0x0123_4567_89ab_cdef).as_str(), "0123456789ABCDEF");
+        assert_eq!(RequestId::of(1).as_str(), "0000000000000001");
+    }
+}

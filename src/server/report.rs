@@ -1,0 +1,167 @@
+//! What the daemon says about itself: the report when it has started, and warnings.
+//!
+//! Invariant: printing never fails the daemon, wherever the output goes. No secret is printed. The report is at
+//! most ten lines, and its last ones say `listening on http://ADDR`, which scripts wait for.
+
+use crate::config::Config;
+use crate::engine::Recovered;
+use crate::io::glommio::Volume;
+use std::fmt;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// What is known before the cores start.
+pub struct Report {
+    volume: String,
+    cores: String,
+    domain: Option<String>,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Report {
+    /// Says that the daemon starts, for recovery may take a while.
+    pub fn begin(config: &Config, volume: &Volume, cpus: &[usize]) -> Report {
+        let dir = std::path::absolute(volume.dir()).unwrap_or_else(|_| volume.dir().to_owned());
+        say(format_args!(
+            "weft {} starts on {}",
+            env!("CARGO_PKG_VERSION"),
+            dir.display()
+        ));
+        Report {
+            volume: format!(
+                "up to {} in segments of {}, start {}",
+                Size(volume.capacity_bytes()),
+                Size(u64::from(volume.shape().segment_size_bytes)),
+                volume.boot_epoch()
+            ),
+            cores: format!("{} on CPU {}", cpus.len(), Ranges(cpus)),
+            domain: config.domain.clone(),
+            addresses: Vec::new(),
+        }
+    }
+
+    /// The addresses that were bound: a port of 0 has become one.
+    pub fn with_addresses(self, addresses: impl Iterator<Item = SocketAddr>) -> Report {
+        Report {
+            addresses: addresses.collect(),
+            ..self
+        }
+    }
+
+    /// Says what is served, once it is.
+    pub fn print(&self, recovered: &Recovered, took: Duration) {
+        let Recovered {
+            objects,
+            uploads,
+            buckets,
+            records,
+            batches_damaged,
+            segments_unreadable,
+        } = *recovered;
+        say(format_args!("  volume     {}", self.volume));
+        say(format_args!("  cores      {}", self.cores));
+        say(format_args!(
+            "  recovered  {objects} objects, {uploads} uploads, {buckets} buckets from {records} records in {:.3} s",
+            took.as_secs_f64()
+        ));
+        say(format_args!(
+            "  durability every change is on stable storage before it is acknowledged"
+        ));
+        if let Some(domain) = &self.domain {
+            say(format_args!("  domain     also BUCKET.{domain}"));
+        }
+        if batches_damaged > 0 || segments_unreadable > 0 {
+            warn(format_args!(
+                "DAMAGE: {batches_damaged} batches of the log and {segments_unreadable} segments cannot be read; what they held may be lost, the rest is served: keep a copy of the directory"
+            ));
+        }
+        let addresses: Vec<String> = self
+            .addresses
+            .iter()
+            .map(|address| format!("http://{address}"))
+            .collect();
+        say(format_args!("listening on {}", addresses.join(" ")));
+    }
+}
+
+/// Prints a line for the operator.
+pub fn warn(text: fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "weft: {text}");
+}
+
+fn say(text: fmt::Arguments<'_>) {
+    let mut out = std::io::stdout();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Bytes in the largest unit that leaves a number worth reading.
+struct Size(u64);
+
+impl fmt::Display for Size {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (power, unit) = match self.0 {
+            0..0x10_0000 => (10, "KiB"),
+            0x10_0000..0x4000_0000 => (20, "MiB"),
+            0x4000_0000..0x100_0000_0000 => (30, "GiB"),
+            _ => (40, "TiB"),
+        };
+        let whole = self.0 >> power;
+        match (self.0 - (whole << power)) * 10 >> power {
+            0 => write!(f, "{whole} {unit}"),
+            tenths => write!(f, "{whole}.{tenths} {unit}"),
+        }
+    }
+}
+
+/// Numbers with runs of neighbours drawn together: `0-3,8`.
+struct Ranges<'a>(&'a [usize]);
+
+impl fmt::Display for Ranges<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut runs: Vec<(usize, usize)> = Vec::new();
+        for &number in self.0 {
+            match runs.last_mut() {
+                Some((_, last)) if *last + 1 == number => *last = number,
+                _ => runs.push((number, number)),
+            }
+        }
+        for (at, (first, last)) in runs.into_iter().enumerate() {
+            let comma = if at == 0 { "" } else { "," };
+            match first == last {
+                true => write!(f, "{comma}{first}")?,
+                false => write!(f, "{comma}{first}-{last}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_short() {
+        for (bytes, text) in [
+            (4096, "4 KiB"),
+            (1 << 20, "1 MiB"),
+            (1536 << 20, "1.5 GiB"),
+            (2 << 40, "2 TiB"),
+            (u64::MAX, "16777215.9 TiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
+        }
+    }
+
+    #[test]
+    fn neighbours_are_drawn_together() {
+        for (cpus, text) in [
+            (&[0, 1, 2, 3][..], "0-3"),
+            (&[5], "5"),
+            (&[0, 1, 8, 3, 2], "0-1,8,3,2"),
+        ] {
+            assert_eq!(Ranges(cpus).to_string(), text);
+        }
+    }
+}
