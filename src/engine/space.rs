@@ -191,6 +191,24 @@ impl SpaceTable {
         (*cores_left == 0).then_some(*content)
     }
 
+    fn take_back(&mut self, id: SegmentId, status: Status) {
+        let segment = &mut self.segments[id.0 as usize];
+        segment.status = status;
+        self.logs.remove(&segment.generation);
+    }
+
+    /// A segment that was given could not be made: it is as free as before, and its core waits for room.
+    pub fn unmade(&mut self, id: SegmentId, core: CoreId) {
+        self.take_back(id, Status::Free);
+        self.fresh.push_back(id);
+        self.refused.insert(core);
+    }
+
+    /// A segment that was given cannot be written: it is left out of this run.
+    pub fn unusable(&mut self, id: SegmentId) {
+        self.take_back(id, Status::Unusable);
+    }
+
     /// The segment is free on disk too; returns the cores to tell that there is room.
     fn freed(&mut self, id: SegmentId) -> BTreeSet<CoreId> {
         let segment = &mut self.segments[id.0 as usize];
