@@ -7,6 +7,7 @@ use crate::engine::body::BufferBudget;
 use crate::engine::buckets::BucketTable;
 use crate::engine::group_commit::CommitQueue;
 use crate::engine::message::{Message, Note, Outcome, Refusal, Reply, Request};
+use crate::engine::planted::{Fault, planted};
 use crate::engine::reads::{ReadGuard, Reads};
 use crate::engine::recover::Assembly;
 use crate::engine::segments::{DataTail, Supply};
@@ -253,6 +254,9 @@ impl<I: Machine> Core<I> {
         match note {
             Note::Space(deltas) => self.account(&deltas),
             Note::Sealed { segment } => self.segment_sealed(segment),
+            Note::Retire { segment } if planted(Fault::NoReadGuard) => {
+                self.note(COORDINATOR, Note::Retired { segment });
+            }
             Note::Retire { segment } => {
                 for segment in self.reads.retire(segment) {
                     self.note(COORDINATOR, Note::Retired { segment });

@@ -11,6 +11,7 @@ use crate::engine::Machine;
 use crate::engine::core::{Core, ReplyTo};
 use crate::engine::entry::{EXTENT_BYTES, Extent, Layout, Object, Part};
 use crate::engine::message::{Content, Outcome, PoisonedTail, Purpose, Refusal, Reply};
+use crate::engine::planted::{Fault, planted};
 use crate::engine::signal::Signal;
 use crate::index::Entry;
 use crate::index::key::{self, Named};
@@ -257,6 +258,12 @@ impl<I: Machine> Core<I> {
         let mut batch = self.commits.take(open.room().min(BATCH_BYTES_MAX.max(overhead + first_length)) - overhead);
         let buffer = self.encode_batch(open, &tail.poisoned, &mut batch);
         let length = buffer.as_ref().len() as u32;
+        if planted(Fault::EarlyAck) {
+            self.answer_early(&mut batch);
+        }
+        if planted(Fault::EarlyIndex) {
+            self.apply_all(&batch, SegmentId(open.header.segment));
+        }
         match self.write_and_sync(SegmentId(open.header.segment), open.offset, buffer).await {
             Ok(()) => {
                 let segment = SegmentId(open.header.segment);
@@ -341,6 +348,9 @@ impl<I: Machine> Core<I> {
 
     async fn write_and_sync(&self, segment: SegmentId, offset: u32, buffer: I::WriteBuf) -> std::io::Result<()> {
         self.io.write(segment, offset, buffer).await?;
+        if planted(Fault::LogUnsynced) {
+            return Ok(());
+        }
         self.counters.log_syncs.set(self.counters.log_syncs.get() + 1);
         self.io.sync(segment).await
     }
@@ -358,11 +368,27 @@ impl<I: Machine> Core<I> {
     /// Makes what is now on stable storage true, and answers.
     fn finish_batch(self: &Rc<Self>, batch: Vec<Queued>, segment: SegmentId) {
         // Index first, answers after: whoever gets an answer may read at once.
+        if !planted(Fault::EarlyIndex) {
+            self.apply_all(&batch, segment);
+        }
         for record in batch.iter().filter_map(|queued| queued.record.as_ref()) {
-            self.apply(record, segment);
             self.commits.settle(record);
         }
         self.finish_answers(batch);
+    }
+
+    fn apply_all(self: &Rc<Self>, batch: &[Queued], segment: SegmentId) {
+        for record in batch.iter().filter_map(|queued| queued.record.as_ref()) {
+            self.apply(record, segment);
+        }
+    }
+
+    /// What [`Fault::EarlyAck`] does.
+    fn answer_early(&self, batch: &mut [Queued]) {
+        for queued in batch {
+            let nobody = ReplyTo::Local(futures_channel::oneshot::channel().0);
+            self.reply_outcome(std::mem::replace(&mut queued.to, nobody), queued.outcome);
+        }
     }
 
     fn finish_answers(&self, batch: Vec<Queued>) {
@@ -426,7 +452,7 @@ impl<I: Machine> Core<I> {
                     self.index.borrow_mut().remove(&change.key)
                 }
             };
-            if let Some(replaced) = replaced {
+            if let Some(replaced) = replaced.filter(|_| !planted(Fault::ReplacedKept)) {
                 self.release(&change.key, &replaced, &kept);
             }
         }

@@ -14,6 +14,7 @@ mod entry;
 mod group_commit;
 mod list;
 mod message;
+pub mod planted;
 mod reads;
 mod recover;
 mod segments;

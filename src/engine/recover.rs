@@ -14,6 +14,7 @@ use crate::engine::entry::{Bucket, Object, Part, Upload};
 use crate::engine::group_commit::extents_of;
 use crate::engine::message::{Found, FoundSegment, PoisonedTail, RecoveredChange, Reply, Request, Survey};
 use crate::engine::Machine;
+use crate::engine::planted::{Fault, planted};
 use crate::index::Entry;
 use crate::index::key::{self, Named};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
@@ -192,6 +193,7 @@ impl<I: Machine> Core<I> {
         let void_from = poisoned
             .iter()
             .filter(|tail| tail.segment == segment && tail.generation == header.generation)
+            .filter(|_| !planted(Fault::PoisonIgnored))
             .map(|tail| tail.offset)
             .min();
         let mut scan = Scan::new(header, SCAN_BYTES);
@@ -234,7 +236,7 @@ impl<I: Machine> Core<I> {
         let segment = SegmentId(scan.header.segment);
         let size = scan.header.segment_size_bytes;
         let void = void_from.and_then(|from| scan.batches.iter().find(|(offset, ..)| *offset >= from));
-        if end == LogEnd::Sealed && tail < size && void.is_none() {
+        if end == LogEnd::Sealed && tail < size && void.is_none() || planted(Fault::LogUnsettled) {
             return Ok(());
         }
         let (tail, number) = void.map_or((tail, next_number), |&(offset, _, number)| (offset, number));

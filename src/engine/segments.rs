@@ -6,6 +6,7 @@
 use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core};
 use crate::engine::message::{Allocation, Content, Note, Purpose, Refusal, Reply, Request};
+use crate::engine::planted::{Fault, planted};
 use crate::io::SegmentId;
 use crate::limits::{BLOCK_BYTES, RESERVATION_BYTES_MAX, SEGMENT_HEADER_BYTES};
 use crate::log::{SegmentHeader, SegmentKind, disk_bytes_for};
@@ -327,6 +328,9 @@ impl<I: Machine> Core<I> {
 
     /// Makes what was written to `segment` before this call durable, in one sync with all who ask meanwhile.
     pub async fn sync_data(self: &Rc<Self>, segment: &Rc<DataSegment>) -> Result<(), Refusal> {
+        if planted(Fault::DataUnsynced) {
+            return Ok(());
+        }
         let (sender, receiver) = oneshot::channel();
         let start = {
             let mut syncing = segment.syncing.borrow_mut();

@@ -10,6 +10,7 @@ use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::message::{
     Allocation, Content, Found, Note, Purpose, Refusal, Reply, SpaceDelta, Survey,
 };
+use crate::engine::planted::{Fault, planted};
 use crate::io::{CoreId, SegmentId};
 use crate::log::SegmentKind;
 use std::cell::{Cell, RefCell};
@@ -156,7 +157,8 @@ impl SpaceTable {
     fn note_if_empty(&mut self, id: SegmentId) {
         let segment = &self.segments[id.0 as usize];
         // Before recovery has accounted for everything, nothing live only means that not all was told.
-        if self.open && matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
+        let accounted = self.open || planted(Fault::EmptyEarly);
+        if accounted && matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
             self.empty.insert(id);
         }
     }
@@ -171,7 +173,11 @@ impl SpaceTable {
             .empty
             .iter()
             .copied()
-            .filter(|&id| self.segments[id.0 as usize].tombstones == 0 || Some(id) == oldest_log)
+            .filter(|&id| {
+                self.segments[id.0 as usize].tombstones == 0
+                    || Some(id) == oldest_log
+                    || planted(Fault::TombstoneFreedEarly)
+            })
             .collect();
         for &id in &ready {
             self.empty.remove(&id);

@@ -9,6 +9,8 @@ mod content;
 mod life;
 mod listing;
 mod model;
+#[cfg(feature = "planted")]
+mod planted;
 mod uploads;
 mod workload;
 

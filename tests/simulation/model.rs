@@ -188,6 +188,19 @@ impl Key {
         Ok(())
     }
 
+    /// A refusal said that the key was there (or not) at some moment since `since`.
+    pub fn saw_presence(&mut self, present: bool, since: Stamp, now: Stamp) -> Result<(), String> {
+        let mut fitting = self.possible(since).filter(|version| version.is_some() == present);
+        let found = fitting.next().map(|version| version.map(|version| version.id));
+        let several = fitting.next().is_some();
+        drop(fitting);
+        match (found, several) {
+            (Some(only), false) => self.observe(only, since, now),
+            (Some(_), true) => Ok(()),
+            (None, _) => Err(format!("seen as present: {present}; since {since}: {}", self.describe())),
+        }
+    }
+
     /// A change is known to have happened: what was effective before it began is over.
     pub fn happened(&mut self, id: u64, now: Stamp) {
         let is_it = |c: &Candidate| c.version.as_ref().is_some_and(|version| version.id == id);
@@ -333,7 +346,8 @@ impl Model {
         let Some(at) = state.find(change) else { return Ok(()) };
         let begun = state.candidates.remove(at).begun;
         match state.may_be_absent(begun) {
-            true => Ok(()),
+            // What an answer says of a key is as good as a read.
+            true => state.observe(None, begun, now),
             false => Err(format!("a delete found nothing; possible since {begun}: {}", state.describe())),
         }
     }

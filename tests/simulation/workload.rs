@@ -336,14 +336,15 @@ impl Client {
         if model.gone.contains(&bucket) {
             return;
         }
+        let now = model.tick();
         let state = model.key(bucket, key);
         let tag_is = |wanted: bool, tag: ETag| {
             state.possible(begun).flatten().any(|version| (version.etag == tag) == wanted)
         };
         let fits = match (refusal, requires) {
-            (Refusal::PreconditionFailed, Requirement::Absent) => state.may_be_present(begun),
+            (Refusal::PreconditionFailed, Requirement::Absent) => state.saw_presence(true, begun, now).is_ok(),
             (Refusal::PreconditionFailed, Requirement::Tag(tag)) => tag_is(false, tag),
-            (Refusal::NoSuchKey, Requirement::Tag(_)) => state.may_be_absent(begun),
+            (Refusal::NoSuchKey, Requirement::Tag(_)) => state.saw_presence(false, begun, now).is_ok(),
             (Refusal::Stale, _) => true,
             _ => {
                 drop(model);

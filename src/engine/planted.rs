@@ -1,0 +1,60 @@
+//! Faults planted on purpose, to see that the simulation finds them.
+//!
+//! Only the feature `planted`, which only tests switch on, makes them possible; without it [`planted`] is a
+//! constant. Invariant: each point is one line at the place whose promise it breaks.
+
+/// A fault of the engine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// Changes are acknowledged before their batch is written.
+    EarlyAck,
+    /// Changes enter the index before their batch is written.
+    EarlyIndex,
+    /// A batch is not synced.
+    LogUnsynced,
+    /// Bodies are not synced before their commit.
+    DataUnsynced,
+    /// A log with tombstones is freed though an older one is not.
+    TombstoneFreedEarly,
+    /// Batches that failed count although a later one says that they are void.
+    PoisonIgnored,
+    /// A segment is reused while somebody reads it.
+    NoReadGuard,
+    /// Conditions look at what is committed only.
+    PendingIgnored,
+    /// Logs that a killed run left are believed without being made durable.
+    LogUnsettled,
+    /// Segments count as empty before recovery has accounted for everything.
+    EmptyEarly,
+    /// The room of what is overwritten is not given back.
+    ReplacedKept,
+    /// A refusal does not wait for the pending change that caused it.
+    EarlyRefusal,
+}
+
+#[cfg(feature = "planted")]
+mod selection {
+    use super::Fault;
+    use std::cell::Cell;
+
+    thread_local! {
+        static SELECTED: Cell<Option<Fault>> = const { Cell::new(None) };
+    }
+
+    /// Plants a fault in the engines of this thread, or none.
+    pub fn plant(fault: Option<Fault>) {
+        SELECTED.set(fault);
+    }
+
+    pub fn planted(fault: Fault) -> bool {
+        SELECTED.get() == Some(fault)
+    }
+}
+
+#[cfg(feature = "planted")]
+pub use selection::{plant, planted};
+
+#[cfg(not(feature = "planted"))]
+pub const fn planted(_fault: Fault) -> bool {
+    false
+}

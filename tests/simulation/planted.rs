@@ -1,0 +1,61 @@
+//! Faults planted in the engine, and how many seeds each takes to be found.
+//!
+//! A fault that is not found is a hole in the simulation. Needs the feature `planted`.
+
+use crate::try_seed;
+use crate::workload::Tally;
+use std::cell::RefCell;
+use std::rc::Rc;
+use weft::engine::planted::{Fault, plant};
+
+/// Each fault, and within how many seeds it must be found.
+const FAULTS: [(Fault, u64); 12] = [
+    (Fault::EarlyAck, 20),
+    (Fault::EarlyIndex, 20),
+    (Fault::LogUnsynced, 20),
+    (Fault::DataUnsynced, 40),
+    (Fault::TombstoneFreedEarly, 200),
+    (Fault::PoisonIgnored, 400),
+    (Fault::NoReadGuard, 200),
+    (Fault::PendingIgnored, 40),
+    (Fault::LogUnsettled, 400),
+    (Fault::EmptyEarly, 40),
+    (Fault::ReplacedKept, 20),
+    (Fault::EarlyRefusal, 400),
+];
+
+const SEED_BASE: u64 = 0x91a_0001;
+
+/// The seeds that a fault took, and what gave it away.
+fn seeds_to_find(fault: Fault, seeds_max: u64) -> Option<(u64, String)> {
+    let tally = Rc::new(RefCell::new(Tally::default()));
+    plant(Some(fault));
+    let found = (0..seeds_max).find_map(|count| {
+        let error = try_seed(SEED_BASE + count, &tally).err()?;
+        Some((count + 1, error))
+    });
+    plant(None);
+    found
+}
+
+#[test]
+fn every_planted_fault_is_found() {
+    let only = std::env::var("WEFT_SIM_FAULT").ok();
+    let mut missed = Vec::new();
+    for (fault, seeds_max) in FAULTS {
+        if only.as_ref().is_some_and(|only| *only != format!("{fault:?}")) {
+            continue;
+        }
+        match seeds_to_find(fault, seeds_max) {
+            Some((seeds, error)) => {
+                let error: String = error.chars().take(100).collect();
+                println!("planted {fault:?}: found by seed {seeds} of {seeds_max}: {error}");
+            }
+            None => {
+                println!("planted {fault:?}: not found by {seeds_max} seeds");
+                missed.push(fault);
+            }
+        }
+    }
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}
