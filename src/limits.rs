@@ -57,7 +57,7 @@ pub const SPARE_BUFFERS_MAX: usize = 128;
 pub const UNREAD_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that are read away before a connection is closed: closing with bytes unread would reset it, and
 /// the client might never see the response.
-pub const LINGER_BYTES_MAX: usize = 1 << 20;
+pub const LINGER_BYTES_MAX: usize = 64 << 20;
 /// Bytes that one connection receives or sends before others of its core get their turn.
 pub const TURN_BYTES: usize = 512 * 1024;
 /// Addresses that a daemon listens on.

@@ -76,10 +76,15 @@ impl BucketTable {
 
 impl<I: Machine> Core<I> {
     /// Coordinator: makes a bucket true everywhere.
-    pub async fn create_bucket_everywhere(self: &Rc<Self>, name: String) -> Result<Bucket, Refusal> {
+    pub async fn create_bucket_everywhere(
+        self: &Rc<Self>,
+        name: String,
+        location: String,
+    ) -> Result<Bucket, Refusal> {
         let _turn = self.bucket_changes.lock().await;
-        let outcome = self.mutate_here(Mutation::PutBucket { name: name.clone() }).await?;
-        let bucket = Bucket { id: BucketId(outcome.sequence), created_ms: outcome.modified_ms };
+        let made = Mutation::PutBucket { name: name.clone(), location: location.clone() };
+        let outcome = self.mutate_here(made).await?;
+        let bucket = Bucket { id: BucketId(outcome.sequence), created_ms: outcome.modified_ms, location };
         self.call_all(|| Request::InstallBucket { name: name.clone(), bucket: bucket.clone() }).await;
         Ok(bucket)
     }

@@ -218,8 +218,8 @@ impl<I: Machine> Core<I> {
             Request::ListParts { bucket, key, upload, after, max } => {
                 self.reply(to, Reply::Parts(self.parts_here(bucket, &key, upload, after, max)))
             }
-            Request::CreateBucket { name } => {
-                self.in_task(to, async move |core| Reply::Bucket(core.create_bucket_everywhere(name).await))
+            Request::CreateBucket { name, location } => {
+                self.in_task(to, async move |core| Reply::Bucket(core.create_bucket_everywhere(name, location).await))
             }
             Request::DeleteBucket { name } => {
                 self.in_task(to, async move |core| Reply::Bucket(core.delete_bucket_everywhere(name).await))

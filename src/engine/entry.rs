@@ -143,6 +143,8 @@ pub struct Part {
 pub struct Bucket {
     pub id: BucketId,
     pub created_ms: u64,
+    /// Where its maker wanted it: what the protocol gives back as its location.
+    pub location: String,
 }
 
 impl Object {
@@ -257,12 +259,17 @@ impl Bucket {
         let mut out = vec![VALUE_VERSION];
         out.extend_from_slice(&self.id.0.to_le_bytes());
         out.extend_from_slice(&self.created_ms.to_le_bytes());
+        put_bytes(&mut out, self.location.as_bytes());
         out
     }
 
     pub fn decode(bytes: &[u8]) -> Option<Bucket> {
         let mut reader = Reader::new(bytes)?;
-        let bucket = Bucket { id: BucketId(reader.u64()?), created_ms: reader.u64()? };
+        let bucket = Bucket {
+            id: BucketId(reader.u64()?),
+            created_ms: reader.u64()?,
+            location: std::str::from_utf8(reader.bytes()?).ok()?.to_owned(),
+        };
         reader.end()?;
         Some(bucket)
     }
@@ -367,7 +374,7 @@ mod tests {
         assert_eq!(Part::decode(&part.encode()), Some(part));
         let upload = Upload { initiated_ms: 5, attributes: b"x".to_vec().into() };
         assert_eq!(Upload::decode(&upload.encode()), Some(upload));
-        let bucket = Bucket { id: BucketId(9), created_ms: 10 };
+        let bucket = Bucket { id: BucketId(9), created_ms: 10, location: "eu-west-1".to_owned() };
         assert_eq!(Bucket::decode(&bucket.encode()), Some(bucket));
     }
 

@@ -53,7 +53,7 @@ pub enum Request {
     ListUploads { bucket: BucketId, walk: UploadWalk },
     ListParts { bucket: BucketId, key: Vec<u8>, upload: UploadId, after: u16, max: usize },
     /// Core 0: make a bucket true everywhere.
-    CreateBucket { name: String },
+    CreateBucket { name: String, location: String },
     /// Core 0: delete a bucket everywhere, if it is empty.
     DeleteBucket { name: String },
     /// Each core: know this bucket.
@@ -117,7 +117,7 @@ pub enum Mutation {
     CompleteUpload { bucket: BucketId, key: Vec<u8>, upload: UploadId, completion: Completion, condition: WriteCondition },
     AbortUpload { bucket: BucketId, key: Vec<u8>, upload: UploadId },
     /// Core 0 only.
-    PutBucket { name: String },
+    PutBucket { name: String, location: String },
     /// Core 0 only.
     RemoveBucket { name: String },
 }

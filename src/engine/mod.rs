@@ -113,12 +113,13 @@ impl<I: Machine> Engine<I> {
         buckets.iter().map(|(name, bucket)| (name.to_owned(), bucket.clone())).collect()
     }
 
-    /// Makes a bucket.
+    /// Makes a bucket; `location` is kept and given back.
     ///
     /// # Errors
     /// `BucketExists` and what refuses any write.
-    pub async fn create_bucket(&self, name: &str) -> Result<Bucket, Refusal> {
-        match self.core.call(COORDINATOR, Request::CreateBucket { name: name.to_owned() }).await {
+    pub async fn create_bucket(&self, name: &str, location: &str) -> Result<Bucket, Refusal> {
+        let request = Request::CreateBucket { name: name.to_owned(), location: location.to_owned() };
+        match self.core.call(COORDINATOR, request).await {
             Reply::Bucket(created) => created,
             other => unreachable!("a bucket's making is answered by it, not {other:?}"),
         }

@@ -118,7 +118,7 @@ impl<I: Machine> Core<I> {
                 self.check_condition(*bucket, key, *condition)?;
                 Ok(Verdict::Change)
             }
-            Mutation::PutBucket { name } => self.current(&key::bucket(name), |current| match current {
+            Mutation::PutBucket { name, .. } => self.current(&key::bucket(name), |current| match current {
                 Some(_) => Err(Refusal::BucketExists),
                 None => Ok(Verdict::Change),
             }),
@@ -192,9 +192,9 @@ impl<I: Machine> Core<I> {
             Mutation::AbortUpload { bucket, key, upload } => {
                 (vec![Change::delete(key::upload(bucket, &key, upload))], Vec::new())
             }
-            Mutation::PutBucket { name } => {
+            Mutation::PutBucket { name, location } => {
                 let id = BucketId(outcome.sequence);
-                let value = super::entry::Bucket { id, created_ms: outcome.modified_ms }.encode();
+                let value = super::entry::Bucket { id, created_ms: outcome.modified_ms, location }.encode();
                 (vec![Change::put(key::bucket(&name), value)], Vec::new())
             }
             Mutation::RemoveBucket { name } => (vec![Change::delete(key::bucket(&name))], Vec::new()),
@@ -302,7 +302,7 @@ impl Mutation {
             Mutation::CreateUpload { bucket, key, upload, .. }
             | Mutation::PutPart { bucket, key, upload, .. }
             | Mutation::AbortUpload { bucket, key, upload } => key::upload(*bucket, key, *upload),
-            Mutation::PutBucket { name } | Mutation::RemoveBucket { name } => key::bucket(name),
+            Mutation::PutBucket { name, .. } | Mutation::RemoveBucket { name } => key::bucket(name),
         }
     }
 

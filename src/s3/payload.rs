@@ -280,10 +280,19 @@ impl Chunks {
                     }
                 }
                 Item::TrailerSignature(signature) => self.verify_trailer(&signature)?,
-                Item::End => self.ended = true,
+                Item::End => self.expect_nothing(raw).await?,
             }
         }
         Ok(0)
+    }
+
+    /// The encoding has ended, and so must the body.
+    async fn expect_nothing<R: Receive>(&mut self, raw: &mut R) -> S3Result<()> {
+        if !self.left.is_empty() || raw.receive(&mut self.buffer[..1]).await? > 0 {
+            return Err(chunk_error(AwsChunkedError::TrailingBytes));
+        }
+        self.ended = true;
+        Ok(())
     }
 
     async fn receive<R: Receive>(&mut self, raw: &mut R) -> S3Result<()> {

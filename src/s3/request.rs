@@ -1,6 +1,6 @@
 //! A request as the operations see it: what it is about, and what its head says.
 
-use crate::http::{Head, Query};
+use crate::http::{Framing, Head, Query};
 use crate::s3::auth::{Authenticated, Headers, Payload, Placement, SignatureVersion};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::{BucketName, Key};
@@ -62,6 +62,18 @@ impl<'a> Request<'a> {
             ));
         }
         Ok((asked as usize).min(crate::limits::PAGE_MAX))
+    }
+
+    /// A body must say how long it is. Chunked coding alone does not, and S3 takes it only around `aws-chunked`.
+    ///
+    /// Errors: `MissingContentLength`.
+    pub fn require_length(&self) -> S3Result<()> {
+        let is_told = match self.head.framing() {
+            Framing::Length(_) => true,
+            Framing::Chunked => self.field("x-amz-decoded-content-length").is_some(),
+            Framing::None => false,
+        };
+        is_told.then_some(()).ok_or(S3Error::new(ErrorCode::MissingContentLength))
     }
 
     /// Refuses what would change the meaning of a write and is not there yet, rather than pass over it.

@@ -6,8 +6,8 @@
 
 use crate::engine::{BucketId, Completion, Machine, Part, PartPage, Refusal, UploadId};
 use crate::limits::{OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX, XML_BODY_BYTES_MAX};
-use crate::s3::checksum::Checksum;
-use crate::s3::checksum::headers::{CompleteChecksum, bad_digest};
+use crate::s3::checksum::{Checksum, ChecksumType};
+use crate::s3::checksum::headers::CompleteChecksum;
 use crate::s3::conditions::{ETag, WriteCondition};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::metadata::Attributes;
@@ -137,6 +137,7 @@ fn assemble(
     }
     let mut md5 = Md5::new();
     chosen.iter().for_each(|(.., part)| md5.update(part.md5));
+    check_named(&page.upload.attributes, listed)?;
     let mut attributes = Attributes::decode(&page.upload.attributes).expect("attributes are stored as encoded");
     let checksum = join_checksums(&mut attributes, &chosen)?;
     if let Some(checksum) = &checksum {
@@ -158,14 +159,28 @@ fn check_part(listed: &CompletedPart, stored: &Part) -> S3Result<()> {
     let checksum = view(&stored.attributes).checksum;
     for (algorithm, text) in &listed.checksums {
         let digest = algorithm.parse_digest(text.as_bytes()).ok_or_else(|| invalid_part(listed))?;
-        if checksum.is_some_and(|checksum| checksum.algorithm == *algorithm && checksum.digest != digest) {
-            return Err(bad_digest(*algorithm));
-        }
-        if checksum.is_none_or(|checksum| checksum.algorithm != *algorithm) {
+        if checksum.is_none_or(|checksum| checksum.algorithm != *algorithm || checksum.digest != digest) {
             return Err(invalid_part(listed));
         }
     }
     Ok(())
+}
+
+/// A composite checksum is made of the parts' own, so the client must name each.
+fn check_named(attributes: &[u8], listed: &[CompletedPart]) -> S3Result<()> {
+    let Some(announced) = view(attributes).upload_checksum else { return Ok(()) };
+    if announced.kind == ChecksumType::FullObject {
+        return Ok(());
+    }
+    match listed.iter().find(|part| part.checksums.is_empty()) {
+        None => Ok(()),
+        Some(part) => Err(S3Error::invalid_request(format!(
+            "The upload was created using a {} checksum. The complete request must include the checksum for each part. \
+             It was missing for part {} in the request.",
+            announced.algorithm.name().to_ascii_lowercase(),
+            part.number
+        ))),
+    }
 }
 
 /// The object's checksum, if the upload announced one.

@@ -4,7 +4,7 @@ use crate::engine::Machine;
 use crate::s3::error::{S3Error, S3Result};
 use crate::s3::ops::continuation_token::{self, Scope};
 use crate::s3::request::Request;
-use crate::s3::service::{REGION, Response, Service};
+use crate::s3::service::{Response, Service};
 use crate::s3::xml::responses::{self, BucketView};
 
 /// Buckets in one page (S3: 10,000).
@@ -33,7 +33,7 @@ pub fn list_buckets<I: Machine>(service: &Service<I>, request: &Request<'_>) -> 
     let views = page.iter().map(|(name, bucket)| BucketView {
         name,
         created_unix_ms: bucket.created_ms,
-        region: REGION,
+        region: &bucket.location,
     });
     let mut out = Vec::new();
     responses::list_buckets(&mut out, service.owner(), views, prefix.map(str::as_bytes), next.as_deref());

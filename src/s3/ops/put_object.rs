@@ -23,9 +23,7 @@ pub async fn put_object<I: Machine, R: Receive>(
     request.refuse_unbuilt()?;
     let condition = WriteCondition::from_headers(request.fields())?;
     let mut attributes = Attributes::from_headers(request.fields())?;
-    if body.length().is_none() && request.field("x-amz-decoded-content-length").is_none() {
-        return Err(S3Error::new(ErrorCode::MissingContentLength));
-    }
+    request.require_length()?;
     let mut payload = Payload::open(request, body, None)?;
     refuse_early(service, bucket.id, name, condition).await?;
 

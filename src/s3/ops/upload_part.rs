@@ -4,7 +4,7 @@ use crate::engine::{BucketId, Machine, PartPage, UploadId};
 use crate::limits::PARTS_MAX;
 use crate::s3::checksum::headers::{UploadChecksum, type_mismatch};
 use crate::s3::conditions::ETag;
-use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::error::{S3Error, S3Result};
 use crate::s3::metadata::Attributes;
 use crate::s3::ops::{checksum_header, upload_id, view};
 use crate::s3::payload::{Payload, Sums};
@@ -54,9 +54,7 @@ pub async fn upload_part<I: Machine, R: Receive>(
     let bucket = service.bucket(name.bucket)?;
     let part = PartName::read(request)?;
     let announced = part.announced(service, bucket.id, name).await?;
-    if body.length().is_none() && request.field("x-amz-decoded-content-length").is_none() {
-        return Err(S3Error::new(ErrorCode::MissingContentLength));
-    }
+    request.require_length()?;
     let mut payload = Payload::open(request, body, announced.map(|announced| announced.algorithm))?;
     if let (Some(announced), Some(sent)) = (announced, payload.checksum_algorithm())
         && announced.algorithm != sent
