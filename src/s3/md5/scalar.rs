@@ -11,6 +11,7 @@ use crate::s3::md5::compress::{BLOCK_BYTES, Word, compress};
 pub fn hash<const STREAMS: usize>(states: [&mut [u32; 4]; STREAMS], data: [&[u8]; STREAMS], blocks: usize) {
     let mut state: [[u32; STREAMS]; 4] = std::array::from_fn(|word| std::array::from_fn(|s| states[s][word]));
     let data: [&[[u8; BLOCK_BYTES]]; STREAMS] = data.map(|data| &data.as_chunks().0[..blocks]);
+    #[expect(clippy::needless_range_loop, reason = "the index runs over several streams")]
     for block in 0..blocks {
         let message: [[u32; 16]; STREAMS] = std::array::from_fn(|s| message(&data[s][block]));
         compress::<u32, STREAMS>(&mut state, &message);

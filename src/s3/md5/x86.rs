@@ -8,6 +8,11 @@
 //! Invariant: a kernel is called only through [`avx2`] and [`avx512`], with as many bytes behind each pointer
 //! as it reads, on a processor that [`super::batch::Instructions::detect`] found able.
 
+#![expect(
+    clippy::needless_range_loop,
+    reason = "indices run over several arrays of one shape"
+)]
+
 use std::arch::x86_64::*;
 
 use crate::s3::md5::batch::Stream;
@@ -30,12 +35,12 @@ type Kernel = unsafe fn(&mut States, &Pointers, usize);
 /// # Safety
 /// The processor has AVX2.
 pub unsafe fn avx2(streams: &mut [Stream<'_>], blocks: usize) {
+    assert!(streams.len() <= AVX2_WIDTH_MAX);
     let kernel: Kernel = match streams.len() {
         ..=8 => avx2_8,
         9..=16 => avx2_16,
         _ => avx2_24,
     };
-    assert!(streams.len() <= AVX2_WIDTH_MAX);
     // SAFETY: the caller vouches for AVX2, and the streams fit the kernel.
     unsafe { hash(kernel, streams, blocks) }
 }
@@ -45,6 +50,7 @@ pub unsafe fn avx2(streams: &mut [Stream<'_>], blocks: usize) {
 /// # Safety
 /// The processor has AVX-512 F and VL.
 pub unsafe fn avx512(streams: &mut [Stream<'_>], blocks: usize) {
+    assert!(streams.len() <= AVX512_WIDTH_MAX);
     let kernel: Kernel = match streams.len() {
         ..=4 => avx512_4,
         5..=8 => avx512_8,
@@ -52,7 +58,6 @@ pub unsafe fn avx512(streams: &mut [Stream<'_>], blocks: usize) {
         17..=24 => avx512_24,
         _ => avx512_32,
     };
-    assert!(streams.len() <= AVX512_WIDTH_MAX);
     // SAFETY: the caller vouches for AVX-512 F and VL, and the streams fit the kernel.
     unsafe { hash(kernel, streams, blocks) }
 }
@@ -144,7 +149,9 @@ trait Vector: Word {
     /// # Safety
     /// There is room for `LANES` words at `to`.
     unsafe fn store(self, to: *mut u32);
-    /// The sixteen words of the block at `offset` bytes behind each of `LANES` pointers, word by word.
+    /// The sixteen words of the block at `offset` bytes behind each of `LANES` pointers, word by word. A lane's
+    /// block is read whole before the next lane's: aligned buffers meet in one set of the cache, which holds
+    /// fewer lines than there are lanes.
     ///
     /// # Safety
     /// The blocks are there.
@@ -312,16 +319,17 @@ impl Word for Avx2Lanes8 {
     }
 }
 
-/// Four by four words in each 128 bits: rows that hold four words of a lane become columns that hold one word
-/// of four lanes, and `$out[$at..$at + 4]` is set to them.
+/// Four by four words in each 128 bits: rows from `$from` on, which hold four words of a lane, become columns,
+/// which hold one word of four lanes, and go to `$out` from `$to` on.
 macro_rules! transpose {
-    ($rows:ident => $out:ident, $at:expr, $lanes:ident, $low32:ident $high32:ident $low64:ident $high64:ident) => {
-        let low = [$low32($rows[0], $rows[1]), $low32($rows[2], $rows[3])];
-        let high = [$high32($rows[0], $rows[1]), $high32($rows[2], $rows[3])];
-        $out[$at] = $lanes($low64(low[0], low[1]));
-        $out[$at + 1] = $lanes($high64(low[0], low[1]));
-        $out[$at + 2] = $lanes($low64(high[0], high[1]));
-        $out[$at + 3] = $lanes($high64(high[0], high[1]));
+    ($rows:expr, $from:expr => $out:ident, $to:expr, $lanes:ident,
+     $low32:ident $high32:ident $low64:ident $high64:ident) => {
+        let (a, b, c, d) = ($rows[$from], $rows[$from + 1], $rows[$from + 2], $rows[$from + 3]);
+        let (low, high) = ([$low32(a, b), $low32(c, d)], [$high32(a, b), $high32(c, d)]);
+        $out[$to] = $lanes($low64(low[0], low[1]));
+        $out[$to + 1] = $lanes($high64(low[0], low[1]));
+        $out[$to + 2] = $lanes($low64(high[0], high[1]));
+        $out[$to + 3] = $lanes($high64(high[0], high[1]));
     };
 }
 
@@ -342,16 +350,18 @@ impl Vector for Lanes4 {
 
     #[inline(always)]
     unsafe fn message(lanes: &[*const u8], offset: usize) -> [Self; 16] {
+        let mut rows = [[Lanes4::splat(0).0; 4]; 4];
+        for i in 0..4 {
+            for quarter in 0..4 {
+                // SAFETY: the caller vouches for the blocks; a quarter is 16 of the 64 bytes.
+                rows[quarter][i] = unsafe { quarter_at(lanes[i], offset + 16 * quarter) };
+            }
+        }
         let mut out = [Lanes4::splat(0); 16];
         for quarter in 0..4 {
-            let mut rows = [out[0].0; 4];
-            for i in 0..4 {
-                // SAFETY: the caller vouches for the blocks; a quarter is 16 of the 64 bytes.
-                rows[i] = unsafe { quarter_at(lanes[i], offset + 16 * quarter) };
-            }
             // SAFETY: runs only inside a kernel.
             unsafe {
-                transpose!(rows => out, 4 * quarter, Lanes4,
+                transpose!(rows[quarter], 0 => out, 4 * quarter, Lanes4,
                     _mm_unpacklo_epi32 _mm_unpackhi_epi32 _mm_unpacklo_epi64 _mm_unpackhi_epi64);
             }
         }
@@ -378,22 +388,30 @@ macro_rules! vector_of_eight {
 
             #[inline(always)]
             unsafe fn message(lanes: &[*const u8], offset: usize) -> [Self; 16] {
-                let mut out = [$lanes::splat(0); 16];
-                for quarter in 0..4 {
-                    let at = offset + 16 * quarter;
-                    let mut rows = [out[0].0; 4];
-                    for i in 0..4 {
-                        // SAFETY: the caller vouches for the blocks; a quarter is 16 of the 64 bytes.
-                        rows[i] = unsafe {
-                            let row = _mm256_castsi128_si256(quarter_at(lanes[i], at));
-                            _mm256_inserti128_si256::<1>(row, quarter_at(lanes[i + 4], at))
-                        };
+                let mut rows = [[$lanes::splat(0).0; 8]; 2];
+                for lane in 0..8 {
+                    for half in 0..2 {
+                        // SAFETY: the caller vouches for the blocks; a half is 32 of the 64 bytes.
+                        rows[half][lane] =
+                            unsafe { _mm256_loadu_si256(lanes[lane].add(offset + 32 * half).cast()) };
                     }
+                }
+                let mut out = [$lanes::splat(0); 16];
+                for half in 0..2 {
+                    let (mut first, mut last) = ([out[0]; 4], [out[0]; 4]);
                     // SAFETY: runs only inside a kernel.
                     unsafe {
-                        transpose!(rows => out, 4 * quarter, $lanes,
+                        transpose!(rows[half], 0 => first, 0, $lanes,
                             _mm256_unpacklo_epi32 _mm256_unpackhi_epi32
                             _mm256_unpacklo_epi64 _mm256_unpackhi_epi64);
+                        transpose!(rows[half], 4 => last, 0, $lanes,
+                            _mm256_unpacklo_epi32 _mm256_unpackhi_epi32
+                            _mm256_unpacklo_epi64 _mm256_unpackhi_epi64);
+                        for i in 0..4 {
+                            let (first, last) = (first[i].0, last[i].0);
+                            out[8 * half + i] = $lanes(_mm256_permute2x128_si256::<0x20>(first, last));
+                            out[8 * half + 4 + i] = $lanes(_mm256_permute2x128_si256::<0x31>(first, last));
+                        }
                     }
                 }
                 out
@@ -422,22 +440,24 @@ impl Vector for Lanes16 {
 
     #[inline(always)]
     unsafe fn message(lanes: &[*const u8], offset: usize) -> [Self; 16] {
-        let mut out = [Lanes16::splat(0); 16];
-        for quarter in 0..4 {
-            let at = offset + 16 * quarter;
-            let mut rows = [out[0].0; 4];
-            for i in 0..4 {
+        let mut rows = [[Lanes16::splat(0).0; 4]; 4];
+        for i in 0..4 {
+            for quarter in 0..4 {
+                let at = offset + 16 * quarter;
                 // SAFETY: the caller vouches for the blocks; a quarter is 16 of the 64 bytes.
-                rows[i] = unsafe {
+                rows[quarter][i] = unsafe {
                     let row = _mm512_castsi128_si512(quarter_at(lanes[i], at));
                     let row = _mm512_inserti32x4::<1>(row, quarter_at(lanes[i + 4], at));
                     let row = _mm512_inserti32x4::<2>(row, quarter_at(lanes[i + 8], at));
                     _mm512_inserti32x4::<3>(row, quarter_at(lanes[i + 12], at))
                 };
             }
+        }
+        let mut out = [Lanes16::splat(0); 16];
+        for quarter in 0..4 {
             // SAFETY: runs only inside a kernel.
             unsafe {
-                transpose!(rows => out, 4 * quarter, Lanes16,
+                transpose!(rows[quarter], 0 => out, 4 * quarter, Lanes16,
                     _mm512_unpacklo_epi32 _mm512_unpackhi_epi32 _mm512_unpacklo_epi64 _mm512_unpackhi_epi64);
             }
         }
