@@ -11,11 +11,11 @@ use crate::limits::PUT_BYTES_MAX;
 use crate::s3::auth::{AuthError, ChunkSigner, Payload as Promise};
 use crate::s3::checksum::headers::{BodyChecksum, bad_digest, parse_content_md5};
 use crate::s3::checksum::{Algorithm, Checksum, Digest, Digests};
+use crate::s3::md5::{Lanes, Md5};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::refusal::auth_error;
 use crate::s3::request::Request;
 use crate::s3::service::Receive;
-use md5::Digest as _;
 use ring::digest::{Context, SHA256};
 use std::ops::Range;
 
@@ -25,12 +25,13 @@ const CHUNK_BUFFER_BYTES: usize = 64 * 1024 + 512;
 /// A body being read.
 pub struct Payload<'r, R> {
     raw: &'r mut R,
+    lanes: &'r Lanes,
     coding: Coding,
     /// Bytes that the client said will come, `aws-chunked` undone.
     length: Option<u64>,
     received: u64,
     whole_sha256: Option<(Context, [u8; 32])>,
-    md5: md5::Md5,
+    md5: Md5,
     content_md5: Option<[u8; 16]>,
     checksum: Option<BodyChecksum>,
     digests: Digests,
@@ -67,20 +68,26 @@ impl<'r, R: Receive> Payload<'r, R> {
     /// Errors: `MissingContentLength`, `EntityTooLarge`, `InvalidDigest`, `InvalidRequest`: all before a byte of
     /// the body is asked for.
     pub fn open(
+        lanes: &'r Lanes,
         request: &mut Request<'_>,
         raw: &'r mut R,
         wanted: Option<Algorithm>,
     ) -> S3Result<Payload<'r, R>> {
         let checksum = BodyChecksum::from_headers(request.fields())?;
-        Payload::begin(request, raw, checksum, wanted)
+        Payload::begin(lanes, request, raw, checksum, wanted)
     }
 
     /// As [`Payload::open`], for a request whose checksum headers are not about its body.
-    pub fn open_without_checksum(request: &mut Request<'_>, raw: &'r mut R) -> S3Result<Payload<'r, R>> {
-        Payload::begin(request, raw, None, None)
+    pub fn open_without_checksum(
+        lanes: &'r Lanes,
+        request: &mut Request<'_>,
+        raw: &'r mut R,
+    ) -> S3Result<Payload<'r, R>> {
+        Payload::begin(lanes, request, raw, None, None)
     }
 
     fn begin(
+        lanes: &'r Lanes,
         request: &mut Request<'_>,
         raw: &'r mut R,
         checksum: Option<BodyChecksum>,
@@ -109,11 +116,12 @@ impl<'r, R: Receive> Payload<'r, R> {
         }
         Ok(Payload {
             raw,
+            lanes,
             coding,
             length,
             received: 0,
             whole_sha256,
-            md5: md5::Md5::new(),
+            md5: Md5::new(),
             content_md5,
             checksum,
             digests,
@@ -170,25 +178,38 @@ impl<'r, R: Receive> Payload<'r, R> {
         }
     }
 
-    /// Puts the next bytes at the start of `dst`; returns how many, 0 at the end.
+    /// Fills `dst`, or what there is left of the body; returns how many bytes, 0 only at the end.
     ///
     /// Errors: `IncompleteBody`, `EntityTooLarge`, `SignatureDoesNotMatch`, and what the transport gives.
     pub async fn fill(&mut self, dst: &mut [u8]) -> S3Result<usize> {
-        let count = match &mut self.coding {
-            Coding::Plain => self.raw.receive(dst).await?,
-            Coding::AwsChunked(chunks) => chunks.fill(self.raw, self.checksum.as_ref(), dst).await?,
-        };
-        let bytes = &dst[..count];
-        self.received += count as u64;
+        let mut filled = 0;
+        while filled < dst.len() {
+            let rest = &mut dst[filled..];
+            let count = match &mut self.coding {
+                Coding::Plain => self.raw.receive(rest).await?,
+                Coding::AwsChunked(chunks) => chunks.fill(self.raw, self.checksum.as_ref(), rest).await?,
+            };
+            if count == 0 {
+                break;
+            }
+            filled += count;
+        }
+        self.received += filled as u64;
         if self.received > PUT_BYTES_MAX {
             return Err(S3Error::new(ErrorCode::EntityTooLarge));
         }
+        self.hash(&dst[..filled]).await;
+        Ok(filled)
+    }
+
+    async fn hash(&mut self, bytes: &[u8]) {
         if let Some((sha256, _)) = &mut self.whole_sha256 {
             sha256.update(bytes);
         }
-        self.md5.update(bytes);
         self.digests.update(bytes);
-        Ok(count)
+        // SAFETY: the future is awaited here, in the task that owns the bytes, and forgotten by nobody: the
+        // server's tasks run to their end or are dropped.
+        unsafe { self.lanes.update_borrowed(&mut self.md5, bytes).await };
     }
 
     /// Says what the body was, if everything about it is right.
@@ -203,7 +224,7 @@ impl<'r, R: Receive> Payload<'r, R> {
         {
             return Err(auth_error(AuthError::ContentSha256Mismatch));
         }
-        let md5: [u8; 16] = self.md5.finalize().into();
+        let md5 = self.md5.finish();
         if self.content_md5.is_some_and(|expected| expected != md5) {
             return Err(S3Error::new(ErrorCode::BadDigest));
         }

@@ -20,7 +20,7 @@ pub async fn create_bucket<I: Machine, R: Receive>(
     body: &mut R,
 ) -> S3Result<Response<I>> {
     request.refuse_unbuilt()?;
-    let mut payload = Payload::open(request, body, None)?;
+    let mut payload = Payload::open(&service.lanes, request, body, None)?;
     let xml = payload.collect(XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
     let location = requests::create_bucket_configuration(&xml)?.unwrap_or_else(|| REGION.to_owned());

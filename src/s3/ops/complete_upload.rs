@@ -19,7 +19,7 @@ use crate::s3::request::{ObjectName, Request};
 use crate::s3::service::{Receive, Response, Service};
 use crate::s3::xml::requests::{self, CompletedPart};
 use crate::s3::xml::responses;
-use md5::{Digest as _, Md5};
+use crate::s3::md5::Md5;
 
 /// How often a completion starts again because a part changed under it.
 const ATTEMPTS_MAX: usize = 5;
@@ -35,7 +35,7 @@ pub async fn complete_upload<I: Machine, R: Receive>(
     let condition = WriteCondition::from_headers(request.fields())?;
     let promised = CompleteChecksum::from_headers(request.fields())?;
     let size = object_size(request)?;
-    let xml = read_body(request, body).await?;
+    let xml = read_body(service, request, body).await?;
     let listed = requests::complete_multipart_upload(&xml)?;
     refuse_early(service, bucket, name, condition).await?;
 
@@ -66,9 +66,13 @@ pub async fn complete_upload<I: Machine, R: Receive>(
     Err(S3Error::new(ErrorCode::ConditionalRequestConflict))
 }
 
-async fn read_body<R: Receive>(request: &mut Request<'_>, body: &mut R) -> S3Result<Vec<u8>> {
+async fn read_body<I: Machine, R: Receive>(
+    service: &Service<I>,
+    request: &mut Request<'_>,
+    body: &mut R,
+) -> S3Result<Vec<u8>> {
     // The checksum headers of this request are about the object, not about the XML.
-    let mut payload = Payload::open_without_checksum(request, body)?;
+    let mut payload = Payload::open_without_checksum(&service.lanes, request, body)?;
     let xml = payload.collect(XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
     Ok(xml)
@@ -136,7 +140,7 @@ fn assemble(
         ));
     }
     let mut md5 = Md5::new();
-    chosen.iter().for_each(|(.., part)| md5.update(part.md5));
+    chosen.iter().for_each(|(.., part)| md5.update(&part.md5));
     check_named(&page.upload.attributes, listed)?;
     let mut attributes = Attributes::decode(&page.upload.attributes).expect("attributes are stored as encoded");
     let checksum = join_checksums(&mut attributes, &chosen)?;
@@ -144,7 +148,7 @@ fn assemble(
         promised.check(checksum)?;
     }
     Ok(Assembled {
-        etag: ETag { md5: md5.finalize().into(), parts: chosen.len() as u16 },
+        etag: ETag { md5: md5.finish(), parts: chosen.len() as u16 },
         checksum,
         attributes,
         parts: chosen.into_iter().map(|(number, sequence, _)| (number, sequence)).collect(),

@@ -18,7 +18,7 @@ use crate::s3::refusal::{engine_condition, engine_etag, etag};
 use crate::s3::request::{ObjectName, Request};
 use crate::s3::service::{Response, Service};
 use crate::s3::xml::responses;
-use md5::{Digest as _, Md5};
+use crate::s3::md5::Md5;
 use std::ops::Range;
 
 /// How often a change of metadata starts again because the object changed under it.
@@ -207,5 +207,5 @@ async fn copy_bytes<I: Machine>(
         }
     }
     let checksum = wanted.zip(hasher).map(|(algorithm, hasher)| Checksum::of_body(algorithm, hasher.finish()));
-    Ok(Copied { md5: md5.finalize().into(), checksum, stored: writer.finish().await? })
+    Ok(Copied { md5: md5.finish(), checksum, stored: writer.finish().await? })
 }

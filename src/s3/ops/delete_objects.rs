@@ -18,7 +18,7 @@ pub async fn delete_objects<I: Machine, R: Receive>(
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name)?;
     let has_md5 = request.field("content-md5").is_some();
-    let mut payload = Payload::open(request, body, None)?;
+    let mut payload = Payload::open(&service.lanes, request, body, None)?;
     if !has_md5 && payload.checksum_algorithm().is_none() {
         return Err(S3Error::invalid_request("Missing required header for this request: Content-MD5"));
     }

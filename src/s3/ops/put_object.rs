@@ -24,7 +24,7 @@ pub async fn put_object<I: Machine, R: Receive>(
     let condition = WriteCondition::from_headers(request.fields())?;
     let mut attributes = Attributes::from_headers(request.fields())?;
     request.require_length()?;
-    let mut payload = Payload::open(request, body, None)?;
+    let mut payload = Payload::open(&service.lanes, request, body, None)?;
     refuse_early(service, bucket.id, name, condition).await?;
 
     let mut writer = service.engine.receive_body(payload.length());

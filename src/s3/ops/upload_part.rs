@@ -55,7 +55,7 @@ pub async fn upload_part<I: Machine, R: Receive>(
     let part = PartName::read(request)?;
     let announced = part.announced(service, bucket.id, name).await?;
     request.require_length()?;
-    let mut payload = Payload::open(request, body, announced.map(|announced| announced.algorithm))?;
+    let mut payload = Payload::open(&service.lanes, request, body, announced.map(|announced| announced.algorithm))?;
     if let (Some(announced), Some(sent)) = (announced, payload.checksum_algorithm())
         && announced.algorithm != sent
     {
