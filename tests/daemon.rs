@@ -408,6 +408,33 @@ fn a_client_that_waits_and_is_refused_is_not_asked_for_its_body() {
 }
 
 #[test]
+fn a_refused_client_that_sends_all_of_its_body_first_is_still_told_why() {
+    let daemon = Daemon::start();
+    let mut stream = daemon.connect();
+    stream
+        .write_all(b"PUT /b/k HTTP/1.1\r\nHost: h\r\nContent-Length: 16777216\r\n\r\n")
+        .unwrap();
+    stream.write_all(&vec![7; 16 << 20]).unwrap();
+    let answer = rest(&mut stream);
+    assert!(
+        answer.starts_with("HTTP/1.1 403 ") && header(&answer, "Connection") == Some("close"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_client_that_waits_with_an_empty_body_is_answered_twice() {
+    let daemon = Daemon::start();
+    let mut stream = daemon.connect();
+    let request = b"GET /-/live HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n";
+    for _ in 0..2 {
+        stream.write_all(request).unwrap();
+        assert!(response(&mut stream).starts_with("HTTP/1.1 100 Continue"));
+        assert!(response(&mut stream).starts_with("HTTP/1.1 200 "));
+    }
+}
+
+#[test]
 fn many_connections_at_once_are_all_served() {
     let daemon = Daemon::start();
     let mut streams: Vec<TcpStream> = (0..300).map(|_| daemon.connect()).collect();
