@@ -80,24 +80,25 @@ impl Daemon {
     /// Started, and serving.
     fn start() -> Daemon {
         let scratch = Scratch::new();
-        let mut child = serve(&scratch, "127.0.0.1:0")
+        let child = serve(&scratch, "127.0.0.1:0")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            said.push(line.unwrap());
-            if let Some(address) = said.last().unwrap().strip_prefix("listening on http://") {
-                let address = address.parse().unwrap();
-                return Daemon {
-                    child,
-                    address,
-                    said,
-                    _scratch: scratch,
-                };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut daemon = Daemon {
+            child,
+            address: nowhere,
+            said: Vec::new(),
+            _scratch: scratch,
+        };
+        for line in BufReader::new(daemon.child.stdout.take().unwrap()).lines() {
+            daemon.said.push(line.unwrap());
+            if let Some(address) = daemon.said.last().unwrap().strip_prefix("listening on http://") {
+                daemon.address = address.parse().unwrap();
+                return daemon;
             }
         }
-        panic!("it ended before it listened: {said:?}");
+        panic!("it ended before it listened: {:?}", daemon.said);
     }
 
     fn connect(&self) -> TcpStream {
