@@ -86,6 +86,17 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Keeps the promise of `100 Continue` where there is no body to ask for.
+    ///
+    /// botocore expects it also for empty bodies. Given the final response at once it would take that one's
+    /// status for the connection's next response too.
+    pub async fn invite_nothing(&mut self) {
+        if self.length == Some(0) {
+            // Where this fails, sending the response does too.
+            let _ = self.invite().await;
+        }
+    }
+
     async fn receive_up_to(&mut self, length: u64, dst: &mut [u8]) -> Result<usize, ReceiveError> {
         if length == 0 {
             // A client that waits for leave to send nothing gets it: botocore counts on that.
