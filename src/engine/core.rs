@@ -259,6 +259,8 @@ impl<I: Machine> Core<I> {
                 }
             }
             Note::Retired { segment } => self.segment_retired(segment, from),
+            Note::Unmade { segment } => self.space.borrow_mut().unmade(segment, from),
+            Note::Unusable { segment } => self.space.borrow_mut().unusable(segment),
             Note::SpaceFreed => self.space_freed(),
         }
     }

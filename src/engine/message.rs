@@ -103,6 +103,10 @@ pub enum Note {
     Retire { segment: SegmentId },
     /// To core 0: they are.
     Retired { segment: SegmentId },
+    /// To core 0: this segment was given, and could not be made.
+    Unmade { segment: SegmentId },
+    /// To core 0: this segment was given, and cannot be written.
+    Unusable { segment: SegmentId },
     /// From core 0: there is room again.
     SpaceFreed,
 }

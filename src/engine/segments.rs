@@ -18,17 +18,31 @@ use std::rc::Rc;
 /// Segments that are ready before anyone needs them, and who waits for one.
 #[derive(Default)]
 pub struct Supply {
-    log: RefCell<Shelf>,
-    data: RefCell<Shelf>,
-    /// The coordinator has no segment for growth.
+    log: Shelf,
+    data: Shelf,
+    /// The volume had no segment for growth.
     full: Cell<bool>,
+    /// When that was last asked for, in nanoseconds of the machine's clock.
+    asked_ns: Cell<u64>,
+    /// How often the coordinator said that there is room again.
+    freed: Cell<u64>,
 }
 
 #[derive(Default)]
 struct Shelf {
-    spare: VecDeque<SegmentHeader>,
-    waiting: VecDeque<oneshot::Sender<Result<SegmentHeader, Refusal>>>,
+    spare: RefCell<VecDeque<SegmentHeader>>,
+    /// Told that something is in `spare`, or why nothing will be.
+    waiting: RefCell<VecDeque<(Purpose, oneshot::Sender<Result<(), Refusal>>)>>,
+    orders: Cell<usize>,
+    /// One order at a time, so that a core fills its logs in the order of their generations: what tells that a
+    /// record is void lies in a later life than the record.
+    ordering: Mutex<()>,
 }
+
+/// Segments that fail one after the other before the disk is called bad.
+const PREPARE_ATTEMPTS: usize = 3;
+/// A volume that was full is asked again after this long, in nanoseconds, if somebody wants to write.
+const FULL_RETRY_NS: u64 = 1_000_000_000;
 
 impl Supply {
     /// Whether the volume has no room for what grows it.
@@ -36,7 +50,7 @@ impl Supply {
         self.full.get()
     }
 
-    fn shelf(&self, content: Content) -> &RefCell<Shelf> {
+    fn shelf(&self, content: Content) -> &Shelf {
         match content {
             Content::Log => &self.log,
             Content::Data => &self.data,
@@ -44,34 +58,70 @@ impl Supply {
     }
 }
 
+impl Shelf {
+    /// Puts a segment where the next who needs one looks, and tells who waits.
+    fn put(&self, header: SegmentHeader) {
+        self.spare.borrow_mut().push_back(header);
+        while let Some((_, waiting)) = self.waiting.borrow_mut().pop_front() {
+            if waiting.send(Ok(())).is_ok() {
+                break;
+            }
+        }
+    }
+
+    /// Tells those whom the failure of such an order concerns. What makes room does not fail with growth.
+    fn refuse(&self, purpose: Purpose, refusal: Refusal) {
+        let waiting = self.waiting.take();
+        for (wanted, sender) in waiting {
+            if refusal == Refusal::Full && purpose == Purpose::Growth && wanted == Purpose::Release {
+                self.waiting.borrow_mut().push_back((wanted, sender));
+            } else {
+                let _ = sender.send(Err(refusal)); // One that went away needs no answer.
+            }
+        }
+    }
+}
+
 impl<I: Machine> Core<I> {
     /// Gets the first segments of both kinds ready.
     pub fn stock(self: &Rc<Self>) {
-        self.order_segment(Content::Log, Purpose::Growth);
-        self.order_segment(Content::Data, Purpose::Growth);
+        self.restock(Content::Log);
+        self.restock(Content::Data);
     }
 
     /// A segment to fill, its header durable; the next one is being made ready.
     pub async fn take_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {
-        let spare = self.supply.shelf(content).borrow_mut().spare.pop_front();
-        if let Some(header) = spare {
-            self.order_segment(content, Purpose::Growth);
-            return Ok(header);
+        let shelf = self.supply.shelf(content);
+        loop {
+            // A segment stays on its shelf until it is taken: who waits may go away.
+            let spare = shelf.spare.borrow_mut().pop_front();
+            if let Some(header) = spare {
+                self.restock(content);
+                return Ok(header);
+            }
+            let (sender, receiver) = oneshot::channel();
+            shelf.waiting.borrow_mut().push_back((purpose, sender));
+            if shelf.orders.get() == 0 || purpose == Purpose::Release {
+                self.order_segment(content, purpose);
+            }
+            receiver.await.expect("every order is answered")?;
         }
-        let (sender, receiver) = oneshot::channel();
-        self.supply.shelf(content).borrow_mut().waiting.push_back(sender);
-        self.order_segment(content, purpose);
-        receiver.await.expect("every order is answered")
     }
 
     /// There is room again: growth is accepted, and the shelves are filled.
     pub fn space_freed(self: &Rc<Self>) {
+        self.supply.freed.set(self.supply.freed.get() + 1);
         if self.supply.full.replace(false) {
-            for content in [Content::Log, Content::Data] {
-                if self.supply.shelf(content).borrow().spare.is_empty() {
-                    self.order_segment(content, Purpose::Growth);
-                }
-            }
+            self.stock();
+        }
+    }
+
+    /// A write was refused because the volume is full: looks now and then whether it still is.
+    pub fn ask_again(self: &Rc<Self>) {
+        let now_ns = self.io.monotonic_ns();
+        if now_ns - self.supply.asked_ns.get() > FULL_RETRY_NS {
+            self.supply.asked_ns.set(now_ns);
+            self.stock();
         }
     }
 
@@ -81,20 +131,53 @@ impl<I: Machine> Core<I> {
         self.note(COORDINATOR, Note::Sealed { segment });
     }
 
+    /// Has a segment made ready, unless one is or is about to be.
+    fn restock(self: &Rc<Self>, content: Content) {
+        let shelf = self.supply.shelf(content);
+        if shelf.spare.borrow().is_empty() && shelf.orders.get() == 0 {
+            self.order_segment(content, Purpose::Growth);
+        }
+    }
+
     fn order_segment(self: &Rc<Self>, content: Content, purpose: Purpose) {
         let core = self.clone();
+        let orders = &self.supply.shelf(content).orders;
+        orders.set(orders.get() + 1);
         self.io.spawn(async move {
-            let result = core.prepare_segment(content, purpose).await;
-            if result == Err(Refusal::Full) && purpose == Purpose::Growth {
-                core.supply.full.set(true);
+            let shelf = core.supply.shelf(content);
+            let turn = shelf.ordering.lock().await;
+            let result = core.obtain_segment(content, purpose).await;
+            shelf.orders.set(shelf.orders.get() - 1);
+            match result {
+                Ok(header) => {
+                    if purpose == Purpose::Growth {
+                        core.supply.full.set(false);
+                    }
+                    shelf.put(header);
+                }
+                Err(refusal) => {
+                    if refusal == Refusal::Full && purpose == Purpose::Growth {
+                        core.supply.full.set(true);
+                        core.supply.asked_ns.set(core.io.monotonic_ns());
+                    }
+                    shelf.refuse(purpose, refusal);
+                }
             }
-            let mut shelf = core.supply.shelf(content).borrow_mut();
-            match (result, shelf.waiting.pop_front()) {
-                (result, Some(waiting)) => drop(waiting.send(result)),
-                (Ok(header), None) => shelf.spare.push_back(header),
-                (Err(_), None) => {}
-            }
+            drop(turn);
         });
+    }
+
+    async fn obtain_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {
+        for _ in 0..PREPARE_ATTEMPTS {
+            let freed = self.supply.freed.get();
+            match self.prepare_segment(content, purpose).await {
+                // The news of room may have come right behind the refusal.
+                Err(Refusal::Full) if freed != self.supply.freed.get() => {}
+                Err(Refusal::DiskFailed) => {}
+                result => return result,
+            }
+        }
+        Err(Refusal::DiskFailed)
     }
 
     async fn prepare_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {
@@ -106,18 +189,19 @@ impl<I: Machine> Core<I> {
             Content::Data => SegmentKind::Data,
         };
         let header = self.segment_header(segment, kind, generation);
-        let prepared = async {
-            self.io.allocate(segment).await?;
-            self.write_header(&header).await
-        };
-        match prepared.await {
-            Ok(()) => Ok(header),
-            Err(error) => {
-                eprintln!("weft: segment {segment} cannot be made ready: {error}; it is left out");
-                self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
-                Err(Refusal::Full)
-            }
+        if let Err(error) = self.io.allocate(segment).await {
+            eprintln!("weft: segment {segment} cannot be made: {error}");
+            let full = error.kind() == std::io::ErrorKind::StorageFull;
+            self.note(COORDINATOR, Note::Unmade { segment });
+            return Err(if full { Refusal::Full } else { Refusal::DiskFailed });
         }
+        if let Err(error) = self.write_header(&header).await {
+            eprintln!("weft: segment {segment} cannot be made ready: {error}; it is left out");
+            self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
+            self.note(COORDINATOR, Note::Unusable { segment });
+            return Err(Refusal::DiskFailed);
+        }
+        Ok(header)
     }
 
     pub fn segment_header(&self, segment: SegmentId, kind: SegmentKind, generation: u64) -> SegmentHeader {

@@ -76,11 +76,12 @@ impl<I: Machine> Core<I> {
     }
 
     /// Whether there is room for the change, and its bucket takes changes.
-    fn admit(&self, mutation: &Mutation) -> Result<(), Refusal> {
+    fn admit(self: &Rc<Self>, mutation: &Mutation) -> Result<(), Refusal> {
         if let Some(bucket) = mutation.bucket() {
             self.buckets.borrow().accepts(bucket)?;
         }
         if mutation.grows() && self.supply.is_full() {
+            self.ask_again();
             return Err(Refusal::Full);
         }
         if self.commits.is_at_bound() {

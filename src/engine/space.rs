@@ -72,6 +72,10 @@ enum Status {
 pub struct SpaceUse {
     pub segments: usize,
     pub free: usize,
+    /// Given to a core, which fills it or keeps it ready.
+    pub open: usize,
+    /// Empty, and waiting for reads to end or for its mark on disk.
+    pub retiring: usize,
     pub live_bytes: u64,
 }
 
@@ -114,9 +118,12 @@ impl SpaceTable {
     }
 
     pub fn usage(&self) -> SpaceUse {
+        let count = |which: fn(Status) -> bool| self.segments.iter().filter(|segment| which(segment.status)).count();
         SpaceUse {
             segments: self.segments.len(),
             free: self.recycled.len() + self.fresh.len(),
+            open: count(|status| matches!(status, Status::Open(_))),
+            retiring: count(|status| matches!(status, Status::Retiring { .. })),
             live_bytes: self.segments.iter().map(|segment| segment.live_bytes.max(0) as u64).sum(),
         }
     }
@@ -148,7 +155,8 @@ impl SpaceTable {
 
     fn note_if_empty(&mut self, id: SegmentId) {
         let segment = &self.segments[id.0 as usize];
-        if matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
+        // Before recovery has accounted for everything, nothing live only means that not all was told.
+        if self.open && matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
             self.empty.insert(id);
         }
     }
@@ -181,6 +189,24 @@ impl SpaceTable {
         };
         *cores_left -= 1;
         (*cores_left == 0).then_some(*content)
+    }
+
+    fn take_back(&mut self, id: SegmentId, status: Status) {
+        let segment = &mut self.segments[id.0 as usize];
+        segment.status = status;
+        self.logs.remove(&segment.generation);
+    }
+
+    /// A segment that was given could not be made: it is as free as before, and its core waits for room.
+    pub fn unmade(&mut self, id: SegmentId, core: CoreId) {
+        self.take_back(id, Status::Free);
+        self.fresh.push_back(id);
+        self.refused.insert(core);
+    }
+
+    /// A segment that was given cannot be written: it is left out of this run.
+    pub fn unusable(&mut self, id: SegmentId) {
+        self.take_back(id, Status::Unusable);
     }
 
     /// The segment is free on disk too; returns the cores to tell that there is room.

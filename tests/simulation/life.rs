@@ -1,0 +1,363 @@
+//! One seed's volume: boots, work, crashes, restarts, and at last all deleted and all room back.
+//!
+//! Invariant: the same seed does the same, to the byte.
+
+use crate::check::implied_live_bytes;
+use crate::model::Model;
+use crate::workload::{Client, Engine, Shared, SimIo, Tally, Traits};
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use weft::engine::{Message, RecoverError, Recovered, SpaceUse};
+use weft::io::sim::{DiskImage, Faults, Options, Outcome, Rng, Stats, World};
+use weft::io::{CoreId, VolumeShape};
+
+/// Steps in which a start, a check or the end of all calls must come.
+const STEPS_MAX: u64 = 20_000_000;
+
+/// What a seed's disks do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Weather {
+    Fair,
+    Harmless,
+    Failing,
+}
+
+/// A seed's volume and what is known of it.
+pub struct Life {
+    rng: Rng,
+    weather: Weather,
+    shape: VolumeShape,
+    traits: Traits,
+    model: Rc<RefCell<Model>>,
+    tally: Rc<RefCell<Tally>>,
+    image: Option<DiskImage>,
+    trace_events: usize,
+    /// The faults of this boot include errors and operations that never end.
+    failing_now: bool,
+}
+
+/// What came of a seed.
+#[derive(Default)]
+pub struct Report {
+    pub stats: Stats,
+    pub fingerprint: u64,
+}
+
+struct Running {
+    world: World<Message>,
+    shared: Rc<Shared>,
+    recovered: Recovered,
+}
+
+enum Start {
+    Running(Running),
+    /// It did not come up: the power went, or the disk said no.
+    Ended,
+}
+
+impl Life {
+    pub fn new(seed: u64, tally: Rc<RefCell<Tally>>, trace_events: usize) -> Life {
+        let mut rng = Rng::new(seed);
+        let weather = match rng.below(8) {
+            0..=3 => Weather::Fair,
+            4 | 5 => Weather::Harmless,
+            _ => Weather::Failing,
+        };
+        let small = rng.below(4) == 0;
+        let segments_max = if small { rng.between(30, 50) } else { rng.between(60, 200) } as u32;
+        let traits = Traits {
+            keys: rng.between(2, 40),
+            buckets: rng.between(1, 3),
+            body_bytes_max: [200, 9_000, 70_000, 200_000, 600_000, 600_000][rng.index(6)],
+            deletes: rng.below(4),
+            disk_may_fail: false,
+            rude: rng.below(3) > 0,
+        };
+        Life {
+            rng,
+            weather,
+            shape: VolumeShape { segment_size_bytes: 1 << 20, segments_max },
+            traits,
+            model: Rc::default(),
+            tally,
+            image: None,
+            trace_events,
+            failing_now: false,
+        }
+    }
+
+    /// Runs the seed through `crashes` crashes and to its end.
+    pub fn run(mut self, crashes: u64) -> Report {
+        for _ in 0..crashes {
+            self.boot_and_crash();
+        }
+        self.last_boots()
+    }
+
+    fn world(&mut self, calm: bool) -> World<Message> {
+        let cores = self.rng.between(1, 4) as usize;
+        let mut options = Options::new(cores, self.shape);
+        options.trace_events = self.trace_events;
+        if !calm {
+            options.faults = match self.weather {
+                Weather::Fair => Faults::default(),
+                Weather::Harmless => Faults::harmless(&mut self.rng),
+                Weather::Failing => Faults::failing(&mut self.rng),
+            };
+        }
+        self.failing_now = !calm && self.weather == Weather::Failing;
+        let seed = self.rng.next_u64();
+        match self.image.take() {
+            None => World::new(seed, options),
+            Some(image) => World::restart(image, seed, options),
+        }
+    }
+
+    fn end(&mut self, world: World<Message>) {
+        self.model.borrow_mut().crash();
+        let image = if self.rng.below(3) == 0 { world.kill() } else { world.crash() };
+        self.image = Some(image);
+    }
+
+    /// Boots, checks, works, and ends at a random step.
+    fn boot_and_crash(&mut self) {
+        let mut steps = match self.rng.below(6) {
+            0 => self.rng.below(400),
+            1 => self.rng.below(3_000),
+            2..=4 => self.rng.below(12_000),
+            _ => self.rng.below(40_000),
+        };
+        // Of two thirds of the boots the start and the check take no steps off the rest of the boot's life.
+        let work_steps = steps;
+        let spared = self.rng.below(3) > 0;
+        if spared {
+            steps = u64::MAX;
+        }
+        let Start::Running(mut running) = self.start(false, &mut steps) else { return };
+        let verified = self.with_client(&mut running, &mut steps, async |client| client.verify().await);
+        if spared {
+            steps = work_steps;
+        }
+        if verified.is_some() && steps > 0 {
+            self.work(&mut running, &mut steps);
+            if self.rng.below(3) == 0 {
+                self.quiesce(&mut running);
+            }
+        }
+        self.end_of(running);
+    }
+
+    fn end_of(&mut self, running: Running) {
+        self.check_counters(&running);
+        self.end(running.world);
+    }
+
+    fn start(&mut self, calm: bool, steps: &mut u64) -> Start {
+        let mut world = self.world(calm);
+        let cores = world.machine(CoreId(0)).cores_of();
+        type Started = Vec<Option<Result<(Engine, Recovered), RecoverError>>>;
+        let started: Rc<RefCell<Started>> = Rc::new(RefCell::new((0..cores).map(|_| None).collect()));
+        for core in 0..cores {
+            let (io, started) = (world.machine(CoreId(core as u16)), started.clone());
+            world.spawn_on(CoreId(core as u16), async move {
+                let result = Engine::start(io).await;
+                started.borrow_mut()[core] = Some(result);
+            });
+        }
+        let done = || {
+            let started = started.borrow();
+            started.iter().all(Option::is_some) || started.iter().flatten().any(Result::is_err)
+        };
+        let outcome = run(&mut world, done, steps);
+        let failed = started.borrow().iter().flatten().any(Result::is_err);
+        if failed {
+            for result in started.borrow().iter().flatten() {
+                if let Err(error) = result {
+                    assert!(self.failing_now, "recovery: {error}");
+                }
+            }
+        }
+        if outcome != Outcome::Reached || failed {
+            self.check_liveness(&world, outcome, *steps, "a start");
+            self.tally.borrow_mut().count("start cut off");
+            self.end(world);
+            return Start::Ended;
+        }
+        let mut engines = Vec::new();
+        let mut recovered = Recovered::default();
+        for result in started.take() {
+            let Some(Ok((engine, share))) = result else { unreachable!("all have started") };
+            engines.push(engine);
+            recovered.batches_damaged += share.batches_damaged;
+            recovered.segments_unreadable += share.segments_unreadable;
+        }
+        assert_eq!(recovered.batches_damaged, 0, "a batch that was durable is damaged");
+        let shared = Rc::new(Shared {
+            engines,
+            model: self.model.clone(),
+            stop: Cell::new(false),
+            running: Cell::new(0),
+            traits: Traits { disk_may_fail: self.failing_now, ..self.traits },
+            tally: self.tally.clone(),
+        });
+        Start::Running(Running { world, shared, recovered })
+    }
+
+    /// Nothing left to do while somebody waits is a deadlock, unless an operation is stuck.
+    fn check_liveness(&self, world: &World<Message>, outcome: Outcome, steps_left: u64, what: &str) {
+        match outcome {
+            Outcome::Reached => {}
+            Outcome::Idle => assert!(self.failing_now && world.stats().stuck > 0, "{what} waits for ever"),
+            Outcome::StepLimit => assert!(steps_left == 0, "{what} does not end"),
+        }
+    }
+
+    fn client(&mut self, shared: &Rc<Shared>) -> (CoreId, Client) {
+        let core = self.rng.index(shared.engines.len());
+        let (engine, rng) = (shared.engines[core].clone(), self.rng.fork());
+        (CoreId(core as u16), Client { shared: shared.clone(), engine, rng })
+    }
+
+    /// Has one client do something; `None` if the steps were used up or the disk is stuck.
+    fn with_client<T: 'static>(
+        &mut self,
+        running: &mut Running,
+        steps: &mut u64,
+        work: impl AsyncFnOnce(&mut Client) -> T + 'static,
+    ) -> Option<T> {
+        let (core, mut client) = self.client(&running.shared);
+        let result = Rc::new(RefCell::new(None));
+        let slot = result.clone();
+        running.world.spawn_on(core, async move {
+            let value = work(&mut client).await;
+            *slot.borrow_mut() = Some(value);
+        });
+        let outcome = run(&mut running.world, || result.borrow().is_some(), steps);
+        self.check_liveness(&running.world, outcome, *steps, "a check");
+        result.take()
+    }
+
+    fn work(&mut self, running: &mut Running, steps: &mut u64) {
+        let clients = self.rng.between(1, 8) as usize;
+        running.shared.stop.set(false);
+        running.shared.running.set(clients);
+        for _ in 0..clients {
+            let (core, client) = self.client(&running.shared);
+            running.world.spawn_on(core, client.run());
+        }
+        let outcome = run(&mut running.world, || false, steps);
+        self.check_liveness(&running.world, outcome, *steps, "the work");
+    }
+
+    /// Lets everything end, then holds the engine's accounts against what it stores.
+    fn quiesce(&mut self, running: &mut Running) {
+        running.shared.stop.set(true);
+        let shared = running.shared.clone();
+        let mut steps = STEPS_MAX;
+        let outcome = run(&mut running.world, || shared.running.get() == 0, &mut steps);
+        assert!(outcome != Outcome::StepLimit, "the clients do not come to an end");
+        self.check_liveness(&running.world, outcome, 0, "a client");
+        if outcome == Outcome::Reached && self.settle(running) {
+            self.tally.borrow_mut().count("quiesced");
+        }
+    }
+
+    /// Settles all cores and checks their accounts; false if the disk did not let it.
+    fn settle(&mut self, running: &mut Running) -> bool {
+        let engines = running.shared.engines.clone();
+        let settled = Rc::new(Cell::new(0));
+        for (core, engine) in engines.iter().enumerate() {
+            let (engine, settled) = (engine.clone(), settled.clone());
+            running.world.spawn_on(CoreId(core as u16), async move {
+                engine.settle().await;
+                settled.set(settled.get() + 1);
+            });
+        }
+        let outcome = running.world.run(|| false, STEPS_MAX);
+        assert_eq!(outcome, Outcome::Idle, "an engine without work does not come to rest");
+        self.check_liveness(&running.world, outcome_of(settled.get() == engines.len()), 0, "settling");
+        if settled.get() < engines.len() || running.world.stats().stuck > 0 {
+            return false;
+        }
+        let mut steps = STEPS_MAX;
+        let implied = self.with_client(running, &mut steps, async |client| {
+            implied_live_bytes(&client.shared.engines[0].clone()).await
+        });
+        let Some(implied) = implied else { return false };
+        running.world.run(|| false, STEPS_MAX);
+        self.check_space(running, implied);
+        true
+    }
+
+    fn check_space(&self, running: &Running, implied: u64) {
+        let engines = &running.shared.engines;
+        let space = engines[0].space_use().expect("core 0 keeps the table");
+        let failed = engines.iter().any(|engine| engine.counters().disk_errors.get() > 0);
+        if failed {
+            assert!(space.live_bytes >= implied, "{space:?}, but {implied} bytes are live");
+            return;
+        }
+        assert_eq!(space.live_bytes, implied, "live bytes as counted, and as they are: {space:?}");
+        let open_max = 4 * engines.len();
+        assert!(space.open <= open_max, "segments are open that nobody fills: {space:?}");
+        assert_eq!(space.retiring, 0, "a segment is being retired, and nobody reads: {space:?}");
+    }
+
+    fn check_counters(&self, running: &Running) {
+        for engine in &running.shared.engines {
+            assert_eq!(engine.counters().checksum_errors.get(), 0, "a checksum failed, and nothing was damaged");
+        }
+    }
+
+    /// A calm boot in which all is checked and deleted, and one in which all room is there again.
+    fn last_boots(mut self) -> Report {
+        let mut steps = u64::MAX;
+        let Start::Running(mut running) = self.start(true, &mut steps) else { unreachable!("nothing is in its way") };
+        self.with_client(&mut running, &mut steps, async |client| client.verify().await).expect("a check");
+        self.settle(&mut running);
+        self.with_client(&mut running, &mut steps, async |client| client.delete_everything().await)
+            .expect("an end of all");
+        self.settle(&mut running);
+        self.check_counters(&running);
+        let image = running.world.kill();
+        self.image = Some(image);
+        let Start::Running(mut running) = self.start(true, &mut steps) else { unreachable!("nothing is in its way") };
+        self.settle(&mut running);
+        let space: SpaceUse = running.shared.engines[0].space_use().expect("core 0 keeps the table");
+        assert_eq!(space.live_bytes, 0, "everything was deleted");
+        let stock = 2 * running.shared.engines.len();
+        let unreadable = running.recovered.segments_unreadable as usize;
+        assert_eq!(space.free + stock + unreadable, space.segments, "segments leaked: {space:?}");
+        let (stats, fingerprint) = (running.world.stats(), running.world.fingerprint());
+        assert_eq!(stats.overlapping_writes, 0, "a place was written while it was being written");
+        Report { stats, fingerprint }
+    }
+
+    pub fn describe(&self) -> String {
+        format!("{:?}, {} segments, {:?}", self.weather, self.shape.segments_max, self.traits)
+    }
+}
+
+fn outcome_of(reached: bool) -> Outcome {
+    if reached { Outcome::Reached } else { Outcome::Idle }
+}
+
+/// Runs until `until`, taking what it takes off `steps`; with none left it stops where it is.
+fn run(world: &mut World<Message>, until: impl FnMut() -> bool, steps: &mut u64) -> Outcome {
+    let before = world.stats().steps;
+    let outcome = world.run(until, (*steps).min(STEPS_MAX));
+    let taken = world.stats().steps - before;
+    *steps = steps.saturating_sub(taken);
+    outcome
+}
+
+/// How many cores a machine has.
+trait CoresOf {
+    fn cores_of(&self) -> usize;
+}
+
+impl CoresOf for SimIo {
+    fn cores_of(&self) -> usize {
+        weft::io::Io::cores(self)
+    }
+}
