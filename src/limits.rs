@@ -56,11 +56,7 @@ pub const SPARE_BUFFERS_MAX: usize = 128;
 /// An unread body of up to this length is read away, so that its connection can go on.
 pub const UNREAD_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that are read away before a connection is closed: closing with bytes unread would reset it, and
-<<<<<<< HEAD
-/// the client might never see the response.
-=======
 /// a client that sends its whole body before it reads would never see why it was refused.
->>>>>>> server
 pub const LINGER_BYTES_MAX: usize = 64 << 20;
 /// Bytes that one connection receives or sends before others of its core get their turn.
 pub const TURN_BYTES: usize = 512 * 1024;

@@ -77,8 +77,6 @@ impl<'a> Body<'a> {
     /// What is left of it.
     pub fn unread(&self) -> Unread {
         match self.rest {
-            // Without an invitation botocore goes on to misread the next answer on this connection.
-            Rest::Length(0) if self.awaits_continue => Unread::Unknown,
             Rest::Length(0) | Rest::End => Unread::Nothing,
             // Once some of it is there, the client has not waited.
             Rest::Length(length) if !self.awaits_continue || !self.input.is_empty() => Unread::Bytes(length),
@@ -98,11 +96,6 @@ impl<'a> Body<'a> {
     }
 
     async fn receive_up_to(&mut self, length: u64, dst: &mut [u8]) -> Result<usize, ReceiveError> {
-        if length == 0 {
-            // A client that waits for leave to send nothing gets it: botocore counts on that.
-            self.invite().await?;
-            return Ok(0);
-        }
         let wanted = dst.len().min(usize::try_from(length).unwrap_or(usize::MAX));
         let dst = &mut dst[..wanted];
         if dst.is_empty() {
