@@ -561,7 +561,7 @@ impl Client {
 
     async fn create_bucket(&mut self, name: &str) {
         self.bucket_state(name, |state| state.presence = Presence::Maybe);
-        let created = self.engine.create_bucket(name).await;
+        let created = self.engine.create_bucket(name, "here").await;
         match created {
             Ok(bucket) => {
                 self.count("bucket created");
