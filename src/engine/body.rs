@@ -468,7 +468,8 @@ impl<I: Machine> Core<I> {
         if u64::from(body_crc32(body)) != extent.check {
             return Err(self.damaged(&extent, "a small body"));
         }
-        let slices = vec![start + wanted.start as usize..start + wanted.end as usize];
+        let wanted = start + wanted.start as usize..start + wanted.end as usize;
+        let slices = Vec::from([wanted]);
         Ok(Piece { buffer, slices })
     }
 

@@ -105,6 +105,11 @@ impl<I: Machine> Core<I> {
                 Ok(bucket)
             }
             Err(refusal) => {
+                // The bucket's end may be on disk. Nothing may be acknowledged in it until that is void; if the
+                // log cannot say so, changes stay refused until the next start knows.
+                if refusal == Refusal::DiskFailed && !self.failed_change_is_void().await {
+                    return Err(refusal);
+                }
                 self.call_all(|| Request::ThawBucket { bucket: bucket.id }).await;
                 Err(refusal)
             }

@@ -7,7 +7,7 @@ use crate::engine::body::BufferBudget;
 use crate::engine::buckets::BucketTable;
 use crate::engine::group_commit::CommitQueue;
 use crate::engine::message::{Message, Note, Outcome, Refusal, Reply, Request};
-use crate::engine::reads::{ReadGuard, Reads};
+use crate::engine::reads::{OnRetired, ReadGuard, Reads};
 use crate::engine::recover::Assembly;
 use crate::engine::segments::{DataTail, Supply};
 use crate::engine::space::{Ledger, SpaceTable};
@@ -51,7 +51,7 @@ pub struct Core<I: Machine> {
     next_call: Cell<u64>,
     next_change: Cell<u64>,
     next_tag: Cell<u64>,
-    retired: RefCell<Option<Rc<dyn Fn(SegmentId)>>>,
+    retired: RefCell<Option<OnRetired>>,
 }
 
 /// What a core has counted since its start.

@@ -10,7 +10,7 @@
 use crate::engine::Machine;
 use crate::engine::core::{Core, ReplyTo};
 use crate::engine::entry::{EXTENT_BYTES, Extent, Layout, Object, Part};
-use crate::engine::message::{Content, Outcome, PoisonedTail, Purpose, Refusal};
+use crate::engine::message::{Content, Outcome, PoisonedTail, Purpose, Refusal, Reply};
 use crate::engine::signal::Signal;
 use crate::index::Entry;
 use crate::index::key::{self, Named};
@@ -20,6 +20,7 @@ use crate::log::{self, BATCH_HEADER_BYTES, BatchWriter, POISON_RECORD_BYTES, Seg
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
+use std::time::Duration;
 
 /// One change of the index, to be made by a record.
 pub struct Change {
@@ -160,6 +161,13 @@ impl CommitQueue {
     }
 }
 
+/// Whether records that fail were given to the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Attempt {
+    None,
+    Written,
+}
+
 /// The writer's place in the log.
 #[derive(Default)]
 struct Tail {
@@ -198,6 +206,23 @@ impl<I: Machine> Core<I> {
         let outcome = Ok(Outcome { sequence: 0, modified_ms: 0 });
         self.enqueue(Queued { record: None, outcome, to: ReplyTo::Local(sender) });
         receiver.await.expect("every queued answer is given");
+    }
+
+    /// After a change that the disk failed: whether it is void now, on stable storage. Tries for a while.
+    pub async fn failed_change_is_void(self: &Rc<Self>) -> bool {
+        for _ in 0..VOID_ATTEMPTS {
+            let (sender, receiver) = futures_channel::oneshot::channel();
+            let outcome = Outcome { sequence: self.next_sequence(), modified_ms: 0 };
+            // A record without changes: what matters is the poison before it.
+            let (changes, body) = (Vec::new(), Vec::new());
+            let record = Record { sequence: outcome.sequence, changes, body, fresh_extents: false };
+            self.enqueue(Queued { record: Some(record), outcome: Ok(outcome), to: ReplyTo::Local(sender) });
+            match receiver.await.expect("every change is answered") {
+                Reply::Outcome(Ok(_)) => return true,
+                _ => self.io.sleep(VOID_PAUSE).await,
+            }
+        }
+        false
     }
 
     /// The log's writer: one task per core, for as long as the run.
@@ -247,7 +272,7 @@ impl<I: Machine> Core<I> {
             Err(error) => {
                 eprintln!("weft: log segment {}: {error}; it takes no more records", SegmentId(open.header.segment));
                 self.abandon(tail);
-                self.fail(batch, Refusal::DiskFailed);
+                self.fail(batch, Refusal::DiskFailed, Attempt::Written);
                 Err(Refusal::DiskFailed)
             }
         }
@@ -255,8 +280,14 @@ impl<I: Machine> Core<I> {
 
     /// Seals the log segment that has no room for the next record, and opens another.
     async fn open_next(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Refusal> {
-        let purpose = if self.commits.any_releases() { Purpose::Release } else { Purpose::Growth };
-        let header = self.take_segment(Content::Log, purpose).await?;
+        let header = loop {
+            let purpose = if self.commits.any_releases() { Purpose::Release } else { Purpose::Growth };
+            match self.take_segment(Content::Log, purpose).await {
+                // A delete that came while growth was refused must not be refused with it.
+                Err(Refusal::Full) if purpose == Purpose::Growth && self.commits.any_releases() => {}
+                taken => break taken?,
+            }
+        };
         if let Some(full) = tail.open.take() {
             let segment = SegmentId(full.header.segment);
             if full.room() > 0 {
@@ -343,17 +374,17 @@ impl<I: Machine> Core<I> {
     /// Fails everything that is queued: it was checked against changes that did not happen.
     fn fail_queue(self: &Rc<Self>, refusal: Refusal) {
         let queued = self.commits.take(usize::MAX);
-        self.fail(queued, refusal);
+        self.fail(queued, refusal, Attempt::None);
     }
 
-    fn fail(self: &Rc<Self>, batch: Vec<Queued>, refusal: Refusal) {
+    fn fail(self: &Rc<Self>, batch: Vec<Queued>, refusal: Refusal, attempt: Attempt) {
         for queued in batch {
             if let Some(record) = &queued.record {
                 self.commits.settle(record);
             }
-            // After a disk's failure the record may be on disk all the same: its extents stay taken until
-            // the next start, when recovery knows.
-            if refusal != Refusal::DiskFailed
+            // After a failed write the record may be on disk all the same: its extents stay taken until the
+            // next start, when recovery knows.
+            if attempt == Attempt::None
                 && let Some(record) = queued.record
             {
                 self.discard_fresh(&record);
@@ -427,6 +458,9 @@ impl<I: Machine> Core<I> {
     }
 }
 
+/// How often, and how far apart, a failed change's poison is tried.
+const VOID_ATTEMPTS: usize = 5;
+const VOID_PAUSE: Duration = Duration::from_millis(200);
 /// Log segments that may fail in a row before the daemon gives up.
 const POISONED_MAX: usize = 16;
 

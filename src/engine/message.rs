@@ -272,6 +272,8 @@ pub struct PoisonedTail {
 pub struct Survey {
     pub segments: Vec<FoundSegment>,
     pub poisoned: Vec<PoisonedTail>,
+    /// The last boot that got as far as beginning a life of a segment.
+    pub newest_epoch: u32,
 }
 
 /// A change read from the log.

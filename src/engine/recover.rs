@@ -18,7 +18,7 @@ use crate::index::Entry;
 use crate::index::key::{self, Named};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
 use crate::limits::SEGMENT_HEADER_BYTES;
-use crate::log::{BatchRef, Change, HeaderError, LogEnd, LogScanner, RecordKind, ScanStep, SegmentHeader, SegmentKind, change_length};
+use crate::log::{BatchRef, BatchWriter, Change, HeaderError, LogEnd, LogScanner, RecordKind, ScanStep, SegmentHeader, SegmentKind, change_length};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -95,6 +95,7 @@ impl<I: Machine> Core<I> {
         let Reply::Surveyed(survey) = self.call(COORDINATOR, Request::Survey(surveyed.survey)).await else {
             unreachable!("a survey is answered by one")
         };
+        self.settle_freed(&surveyed.freed, survey.newest_epoch).await?;
         for header in &logs {
             self.scan(header, &survey.poisoned, &mut recovered).await?;
         }
@@ -138,7 +139,13 @@ impl<I: Machine> Core<I> {
                 }
             };
             share.survey.segments.push(FoundSegment { segment, generation, content });
-            if let Some(header) = header.filter(|header| header.kind == SegmentKind::Log) {
+            let Some(header) = header else { continue };
+            if header.kind == SegmentKind::Free {
+                share.freed.push(header);
+                continue;
+            }
+            share.survey.newest_epoch = share.survey.newest_epoch.max(header.epoch);
+            if header.kind == SegmentKind::Log {
                 share.survey.poisoned.extend(self.poison_in(&header).await?);
                 share.logs.push(header);
             }
@@ -181,6 +188,7 @@ impl<I: Machine> Core<I> {
         recovered: &mut Recovered,
     ) -> Result<(), RecoverError> {
         let segment = SegmentId(header.segment);
+        // Nothing at or behind this place counts.
         let void_from = poisoned
             .iter()
             .filter(|tail| tail.segment == segment && tail.generation == header.generation)
@@ -207,16 +215,54 @@ impl<I: Machine> Core<I> {
             changes
         })
         .await?;
-        if scan.end != Some(LogEnd::Sealed) {
-            // A process that was killed may leave batches that the device holds and has not made durable: what
-            // is about to be served must not vanish with the power.
-            let synced = self.io.sync(segment).await;
-            synced.map_err(|error| RecoverError::Disk { segment: Some(segment), error })?;
-        }
+        self.settle_log(&scan, void_from).await?;
         recovered.records += records;
         recovered.batches_damaged += scan.batches_damaged;
         for _ in 0..tombstones {
             self.account_tombstone(segment);
+        }
+        Ok(())
+    }
+
+    /// Makes what was read from a log durable, and ends the log where it ended.
+    ///
+    /// A process that was killed, or whose sync failed, leaves a last batch that the device may show now and
+    /// forget with the power, or the other way round. So the last batch that counts is written again, as it was
+    /// read, and behind it a seal takes the place of whatever may still come up there.
+    async fn settle_log(&self, scan: &Scan, void_from: Option<u32>) -> Result<(), RecoverError> {
+        let Some((tail, next_number, end)) = scan.end else { return Ok(()) };
+        let segment = SegmentId(scan.header.segment);
+        let size = scan.header.segment_size_bytes;
+        let void = void_from.and_then(|from| scan.batches.iter().find(|(offset, ..)| *offset >= from));
+        if end == LogEnd::Sealed && tail < size && void.is_none() {
+            return Ok(());
+        }
+        let (tail, number) = void.map_or((tail, next_number), |&(offset, _, number)| (offset, number));
+        let settled = async {
+            if let Some(&(offset, length, _)) = scan.batches.iter().rfind(|(offset, ..)| *offset < tail) {
+                let read = self.io.read(segment, offset, length).await?;
+                let mut buffer = self.io.buffer(length as usize);
+                buffer.as_mut().copy_from_slice(read.as_ref());
+                self.io.write(segment, offset, buffer).await?;
+                // Before the seal: a header behind a batch that is not there would say that one was lost.
+                self.io.sync(segment).await?;
+            }
+            if tail < size {
+                let buffer = self.io.buffer(DISK_ALIGN_BYTES);
+                let (buffer, _) = BatchWriter::new(buffer, &scan.header, tail, number).finish_sealed();
+                self.io.write(segment, tail, buffer).await?;
+            }
+            self.io.sync(segment).await
+        };
+        settled.await.map_err(|error| RecoverError::Disk { segment: Some(segment), error })
+    }
+
+    /// Makes the marks of freed logs durable that a killed run may have left volatile: tombstones that they
+    /// held or outlived may be gone. Each run that came up has settled those of the runs before it.
+    async fn settle_freed(&self, freed: &[SegmentHeader], newest_epoch: u32) -> Result<(), RecoverError> {
+        for header in freed.iter().filter(|header| header.epoch >= newest_epoch) {
+            let segment = Some(SegmentId(header.segment));
+            self.write_header(header).await.map_err(|error| RecoverError::Disk { segment, error })?;
         }
         Ok(())
     }
@@ -239,7 +285,10 @@ impl<I: Machine> Core<I> {
                     offset = from;
                     continue;
                 }
-                ScanStep::Batch(batch) => out = read(batch, &mut scan.batches_damaged),
+                ScanStep::Batch(batch) => {
+                    scan.batches.push((batch.offset_in_segment(), batch.disk_length_bytes(), batch.number()));
+                    out = read(batch, &mut scan.batches_damaged);
+                }
                 ScanStep::Salvaged(batch) => out = read(batch, &mut scan.batches_damaged),
                 ScanStep::Damaged { from, to, batches_lost } => {
                     eprintln!(
@@ -248,8 +297,8 @@ impl<I: Machine> Core<I> {
                     );
                     scan.batches_damaged += u64::from(batches_lost);
                 }
-                ScanStep::End { end, .. } => {
-                    scan.end = Some(end);
+                ScanStep::End { tail, next_number, end } => {
+                    scan.end = Some((tail, next_number, end));
                     return Ok(());
                 }
             }
@@ -425,6 +474,7 @@ impl<I: Machine> Core<I> {
             let mut assembly = self.assembly.borrow_mut();
             assembly.survey.segments.extend(survey.segments);
             assembly.survey.poisoned.extend(survey.poisoned);
+            assembly.survey.newest_epoch = assembly.survey.newest_epoch.max(survey.newest_epoch);
             assembly.surveyors.push(to);
             if assembly.surveyors.len() < self.io.cores() {
                 return;
@@ -442,6 +492,8 @@ impl<I: Machine> Core<I> {
 struct ShareSurvey {
     survey: Survey,
     logs: Vec<SegmentHeader>,
+    /// Of segments that are marked free.
+    freed: Vec<SegmentHeader>,
 }
 
 /// A scan of one log.
@@ -450,12 +502,15 @@ struct Scan {
     window_bytes: u32,
     first_batch_only: bool,
     batches_damaged: u64,
-    end: Option<LogEnd>,
+    /// Whole batches: offset, length on disk, number.
+    batches: Vec<(u32, u32, u32)>,
+    /// Where and how the log ends, and the number that the next batch would have had.
+    end: Option<(u32, u32, LogEnd)>,
 }
 
 impl Scan {
     fn new(header: &SegmentHeader, window_bytes: u32) -> Scan {
-        Scan { header: *header, window_bytes, first_batch_only: false, batches_damaged: 0, end: None }
+        Scan { header: *header, window_bytes, first_batch_only: false, batches_damaged: 0, batches: Vec::new(), end: None }
     }
 }
 

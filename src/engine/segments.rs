@@ -28,11 +28,13 @@ pub struct Supply {
     freed: Cell<u64>,
 }
 
+type Answer = oneshot::Sender<Result<(), Refusal>>;
+
 #[derive(Default)]
 struct Shelf {
     spare: RefCell<VecDeque<SegmentHeader>>,
     /// Told that something is in `spare`, or why nothing will be.
-    waiting: RefCell<VecDeque<(Purpose, oneshot::Sender<Result<(), Refusal>>)>>,
+    waiting: RefCell<VecDeque<(Purpose, Answer)>>,
     orders: Cell<usize>,
     /// One order at a time, so that a core fills its logs in the order of their generations: what tells that a
     /// record is void lies in a later life than the record.
@@ -111,9 +113,8 @@ impl<I: Machine> Core<I> {
     /// There is room again: growth is accepted, and the shelves are filled.
     pub fn space_freed(self: &Rc<Self>) {
         self.supply.freed.set(self.supply.freed.get() + 1);
-        if self.supply.full.replace(false) {
-            self.stock();
-        }
+        self.supply.full.set(false);
+        self.stock();
     }
 
     /// A write was refused because the volume is full: looks now and then whether it still is.
@@ -168,16 +169,16 @@ impl<I: Machine> Core<I> {
     }
 
     async fn obtain_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {
-        for _ in 0..PREPARE_ATTEMPTS {
+        let mut failures = 0;
+        loop {
             let freed = self.supply.freed.get();
             match self.prepare_segment(content, purpose).await {
                 // The news of room may have come right behind the refusal.
                 Err(Refusal::Full) if freed != self.supply.freed.get() => {}
-                Err(Refusal::DiskFailed) => {}
+                Err(Refusal::DiskFailed) if failures + 1 < PREPARE_ATTEMPTS => failures += 1,
                 result => return result,
             }
         }
-        Err(Refusal::DiskFailed)
     }
 
     async fn prepare_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {

@@ -20,7 +20,8 @@ impl<I: Machine> Core<I> {
     /// Decides a change and queues it; `to` is answered when it is on stable storage, or refused.
     pub fn mutate(self: &Rc<Self>, mutation: Mutation, to: ReplyTo) {
         let checked = self.admit(&mutation).and_then(|()| self.check(&mutation));
-        let pending = self.commits.is_pending(&mutation.index_key());
+        // Only what changes nothing must wait for those that are pending: a change queues behind them.
+        let is_pending = |mutation: &Mutation| mutation.index_keys().iter().any(|key| self.commits.is_pending(key));
         match checked {
             Ok(Verdict::Change) => {
                 let (record, outcome) = self.plan(mutation);
@@ -28,9 +29,10 @@ impl<I: Machine> Core<I> {
             }
             Ok(Verdict::Nothing) => {
                 let outcome = Ok(Outcome { sequence: 0, modified_ms: self.io.unix_ms() });
-                self.answer_after(pending, outcome, to);
+                self.answer_after(is_pending(&mutation), outcome, to);
             }
             Err(refusal) => {
+                let pending = is_pending(&mutation);
                 self.discard(&mutation.into_extents());
                 self.answer_after(pending, Err(refusal), to);
             }
@@ -294,16 +296,19 @@ fn inline_extent(body: &[u8]) -> Box<[Extent]> {
 }
 
 impl Mutation {
-    /// The key whose pending changes decide when a refusal is answered.
-    fn index_key(&self) -> Vec<u8> {
+    /// The keys whose pending changes decide when a refusal is answered.
+    fn index_keys(&self) -> Vec<Vec<u8>> {
         match self {
-            Mutation::PutObject { bucket, key, .. }
-            | Mutation::DeleteObject { bucket, key }
-            | Mutation::CompleteUpload { bucket, key, .. } => key::object(*bucket, key),
+            Mutation::PutObject { bucket, key, .. } | Mutation::DeleteObject { bucket, key } => {
+                vec![key::object(*bucket, key)]
+            }
+            Mutation::CompleteUpload { bucket, key, upload, .. } => {
+                vec![key::object(*bucket, key), key::upload(*bucket, key, *upload)]
+            }
             Mutation::CreateUpload { bucket, key, upload, .. }
             | Mutation::PutPart { bucket, key, upload, .. }
-            | Mutation::AbortUpload { bucket, key, upload } => key::upload(*bucket, key, *upload),
-            Mutation::PutBucket { name, .. } | Mutation::RemoveBucket { name } => key::bucket(name),
+            | Mutation::AbortUpload { bucket, key, upload } => vec![key::upload(*bucket, key, *upload)],
+            Mutation::PutBucket { name, .. } | Mutation::RemoveBucket { name } => vec![key::bucket(name)],
         }
     }
 

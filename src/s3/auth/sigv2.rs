@@ -122,7 +122,7 @@ fn verify<H: Headers + ?Sized>(
     };
     // boto signs a bucket as `/bucket/` and asks for `/bucket`: both name the same resource.
     let names_bucket = request.host_bucket.is_none() && request.path.len() > 1 && !request.path[1..].contains('/');
-    if !matches("") && !(names_bucket && matches("/")) {
+    if !(matches("") || names_bucket && matches("/")) {
         return Err(AuthError::SignatureDoesNotMatch);
     }
     let access_key = claim.access_key.to_owned();
