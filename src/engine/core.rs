@@ -3,6 +3,7 @@
 //! Everything here belongs to one core and is reached by its tasks alone. No borrow of a `RefCell` lives
 //! across an await.
 
+use crate::engine::Machine;
 use crate::engine::body::BufferBudget;
 use crate::engine::buckets::BucketTable;
 use crate::engine::group_commit::CommitQueue;
@@ -11,10 +12,9 @@ use crate::engine::reads::{OnRetired, ReadGuard, Reads};
 use crate::engine::recover::Assembly;
 use crate::engine::segments::{DataTail, Supply};
 use crate::engine::space::{Ledger, SpaceTable};
-use crate::engine::Machine;
 use crate::index::Index;
 use crate::index::key::BucketId;
-use crate::io::{CoreId, SegmentId};
+use crate::io::CoreId;
 use crate::limits::SLOTS;
 use futures_channel::oneshot;
 use futures_util::lock::Mutex;
@@ -121,7 +121,10 @@ impl<I: Machine> Core<I> {
     /// The next sequence: boot epoch, then a counter of this core.
     pub fn next_sequence(&self) -> u64 {
         let counter = self.next_change.get();
-        assert!(counter < 1 << SEQUENCE_COUNTER_BITS, "a run of 2^40 changes on one core");
+        assert!(
+            counter < 1 << SEQUENCE_COUNTER_BITS,
+            "a run of 2^40 changes on one core"
+        );
         self.next_change.set(counter + 1);
         u64::from(self.io.boot_epoch()) << SEQUENCE_COUNTER_BITS | counter
     }
@@ -140,7 +143,8 @@ impl<I: Machine> Core<I> {
     /// Holds what a lookup leads to in place.
     pub fn guard(&self) -> ReadGuard {
         let over = self.retired.borrow();
-        self.reads.guard(over.as_ref().expect("set when the core was made"))
+        self.reads
+            .guard(over.as_ref().expect("set when the core was made"))
     }
 
     /// Asks a core and waits for its reply.
@@ -196,7 +200,9 @@ impl<I: Machine> Core<I> {
         loop {
             for (from, message) in self.io.receive().await {
                 match message {
-                    Message::Request { id, request } => self.serve(request, ReplyTo::Remote { core: from, id }),
+                    Message::Request { id, request } => {
+                        self.serve(request, ReplyTo::Remote { core: from, id })
+                    }
                     Message::Reply { id, reply } => {
                         let sender = self.calls.borrow_mut().remove(&id);
                         drop(sender.expect("a reply answers one request").send(reply));
@@ -212,25 +218,38 @@ impl<I: Machine> Core<I> {
         match request {
             Request::Lookup { bucket, key } => self.reply(to, Reply::Value(self.value_of(bucket, &key))),
             Request::Mutate(mutation) => self.mutate(mutation, to),
-            Request::MutateMany(mutations) => self.in_task(to, async move |core| core.mutate_many(mutations).await),
-            Request::ListObjects { bucket, walk } => self.reply(to, Reply::Objects(self.objects_here(bucket, &walk))),
-            Request::ListUploads { bucket, walk } => self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk))),
-            Request::ListParts { bucket, key, upload, after, max } => {
-                self.reply(to, Reply::Parts(self.parts_here(bucket, &key, upload, after, max)))
+            Request::MutateMany(mutations) => {
+                self.in_task(to, async move |core| core.mutate_many(mutations).await)
             }
-            Request::CreateBucket { name, location } => {
-                self.in_task(to, async move |core| Reply::Bucket(core.create_bucket_everywhere(name, location).await))
+            Request::ListObjects { bucket, walk } => {
+                self.reply(to, Reply::Objects(self.objects_here(bucket, &walk)))
             }
-            Request::DeleteBucket { name } => {
-                self.in_task(to, async move |core| Reply::Bucket(core.delete_bucket_everywhere(name).await))
+            Request::ListUploads { bucket, walk } => {
+                self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk)))
             }
+            Request::ListParts {
+                bucket,
+                key,
+                upload,
+                after,
+                max,
+            } => self.reply(
+                to,
+                Reply::Parts(self.parts_here(bucket, &key, upload, after, max)),
+            ),
+            Request::CreateBucket { name, location } => self.in_task(to, async move |core| {
+                Reply::Bucket(core.create_bucket_everywhere(name, location).await)
+            }),
+            Request::DeleteBucket { name } => self.in_task(to, async move |core| {
+                Reply::Bucket(core.delete_bucket_everywhere(name).await)
+            }),
             Request::InstallBucket { name, bucket } => {
                 self.buckets.borrow_mut().install(name, bucket);
                 self.reply(to, Reply::Done);
             }
-            Request::FreezeBucket { bucket } => {
-                self.in_task(to, async move |core| Reply::Empty(core.freeze_bucket(bucket).await))
-            }
+            Request::FreezeBucket { bucket } => self.in_task(to, async move |core| {
+                Reply::Empty(core.freeze_bucket(bucket).await)
+            }),
             Request::ThawBucket { bucket } => {
                 self.buckets.borrow_mut().thaw(bucket);
                 self.reply(to, Reply::Done);

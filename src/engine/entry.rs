@@ -206,7 +206,10 @@ impl Summary {
         let summary = Summary {
             size: reader.u64()?,
             modified_ms: reader.u64()?,
-            etag: ETag { md5: reader.array()?, parts: reader.u16()? },
+            etag: ETag {
+                md5: reader.array()?,
+                parts: reader.u16()?,
+            },
             attributes: reader.bytes()?.into(),
         };
         Some((summary, reader))
@@ -223,7 +226,10 @@ impl Upload {
 
     pub fn decode(bytes: &[u8]) -> Option<Upload> {
         let mut reader = Reader::new(bytes)?;
-        let upload = Upload { initiated_ms: reader.u64()?, attributes: reader.bytes()?.into() };
+        let upload = Upload {
+            initiated_ms: reader.u64()?,
+            attributes: reader.bytes()?.into(),
+        };
         reader.end()?;
         Some(upload)
     }
@@ -345,14 +351,23 @@ mod tests {
     use super::*;
 
     fn extent(layout: Layout) -> Extent {
-        Extent { layout, segment: SegmentId(3), offset: 8192, length: 70_000, check: 0x1122_3344_5566 }
+        Extent {
+            layout,
+            segment: SegmentId(3),
+            offset: 8192,
+            length: 70_000,
+            check: 0x1122_3344_5566,
+        }
     }
 
     fn object() -> Object {
         Object {
             size: 70_000,
             modified_ms: 1_700_000_000_123,
-            etag: ETag { md5: [7; 16], parts: 2 },
+            etag: ETag {
+                md5: [7; 16],
+                parts: 2,
+            },
             attributes: b"opaque".to_vec().into(),
             part_sizes: vec![5 << 20, 9].into(),
             upload: Some(UploadId([4; 16])),
@@ -372,9 +387,16 @@ mod tests {
             extents: vec![extent(Layout::Blocks)].into(),
         };
         assert_eq!(Part::decode(&part.encode()), Some(part));
-        let upload = Upload { initiated_ms: 5, attributes: b"x".to_vec().into() };
+        let upload = Upload {
+            initiated_ms: 5,
+            attributes: b"x".to_vec().into(),
+        };
         assert_eq!(Upload::decode(&upload.encode()), Some(upload));
-        let bucket = Bucket { id: BucketId(9), created_ms: 10, location: "eu-west-1".to_owned() };
+        let bucket = Bucket {
+            id: BucketId(9),
+            created_ms: 10,
+            location: "eu-west-1".to_owned(),
+        };
         assert_eq!(Bucket::decode(&bucket.encode()), Some(bucket));
     }
 
@@ -391,6 +413,9 @@ mod tests {
     fn extents_end_the_value() {
         let object = object();
         let bytes = object.encode();
-        assert_eq!(bytes[bytes.len() - EXTENT_BYTES..], extent(Layout::Inline).encode());
+        assert_eq!(
+            bytes[bytes.len() - EXTENT_BYTES..],
+            extent(Layout::Inline).encode()
+        );
     }
 }

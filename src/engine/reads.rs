@@ -49,7 +49,11 @@ impl Reads {
         }
         let generation = state.first + state.open.len() as u64 - 1;
         state.open.back_mut().expect("one generation is open").guards += 1;
-        ReadGuard { reads: self.clone(), generation, over: over.clone() }
+        ReadGuard {
+            reads: self.clone(),
+            generation,
+            over: over.clone(),
+        }
     }
 
     /// Ends the current generation; returns the segments that no read holds any more.

@@ -14,9 +14,9 @@ pub mod headers;
 
 use std::fmt;
 
+use crate::s3::md5::Md5;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use crate::s3::md5::Md5;
 
 use crate::limits::PARTS_MAX;
 use combine::Combiner;

@@ -11,8 +11,8 @@ use crate::limits::PUT_BYTES_MAX;
 use crate::s3::auth::{AuthError, ChunkSigner, Payload as Promise};
 use crate::s3::checksum::headers::{BodyChecksum, bad_digest, parse_content_md5};
 use crate::s3::checksum::{Algorithm, Checksum, Digest, Digests};
-use crate::s3::md5::{Lanes, Md5};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::md5::{Lanes, Md5};
 use crate::s3::refusal::auth_error;
 use crate::s3::request::Request;
 use crate::s3::service::Receive;
@@ -107,7 +107,10 @@ impl<'r, R: Receive> Payload<'r, R> {
             }
             Promise::Streaming { chunks, trailer } => {
                 length = Some(decoded_length(request)?);
-                let expect = Expect { signed: chunks.is_some(), trailers: trailer };
+                let expect = Expect {
+                    signed: chunks.is_some(),
+                    trailers: trailer,
+                };
                 Coding::AwsChunked(Box::new(Chunks::new(expect, length, chunks)))
             }
         };
@@ -236,14 +239,22 @@ impl<'r, R: Receive> Payload<'r, R> {
         if let Some(BodyChecksum { algorithm, expected }) = self.checksum {
             let Some(expected) = expected.or(trailer_digest) else {
                 let header = algorithm.header();
-                return Err(S3Error::invalid_request(format!("The trailer {header} was announced and did not come.")));
+                return Err(S3Error::invalid_request(format!(
+                    "The trailer {header} was announced and did not come."
+                )));
             };
             computed.retain(|checksum| checksum.algorithm == algorithm);
-            if computed.first().is_none_or(|checksum| checksum.digest != expected) {
+            if computed
+                .first()
+                .is_none_or(|checksum| checksum.digest != expected)
+            {
                 return Err(bad_digest(algorithm));
             }
         }
-        Ok(Sums { md5, checksum: computed.pop() })
+        Ok(Sums {
+            md5,
+            checksum: computed.pop(),
+        })
     }
 
     /// The writer has all that was announced; what is left is signatures, trailers, and nothing more.
@@ -270,11 +281,19 @@ impl Chunks {
         }
     }
 
-    async fn fill<R: Receive>(&mut self, raw: &mut R, checksum: Option<&BodyChecksum>, dst: &mut [u8]) -> S3Result<usize> {
+    async fn fill<R: Receive>(
+        &mut self,
+        raw: &mut R,
+        checksum: Option<&BodyChecksum>,
+        dst: &mut [u8],
+    ) -> S3Result<usize> {
         while !self.ended {
             // Data is taken only as far as it fits, so that none is decoded twice.
             let window = self.left.start..self.left.end.min(self.left.start + dst.len());
-            let step = self.decoder.step(&self.buffer[window.clone()]).map_err(chunk_error)?;
+            let step = self
+                .decoder
+                .step(&self.buffer[window.clone()])
+                .map_err(chunk_error)?;
             let start = window.start;
             self.left.start += step.consumed;
             match step.item {
@@ -328,7 +347,9 @@ impl Chunks {
 
     fn verify_chunk(&mut self) -> S3Result<()> {
         if let (Some(signer), Some((sha256, signature))) = (&mut self.signer, self.chunk.take()) {
-            signer.verify_chunk(&sha256_bytes(sha256), &signature).map_err(auth_error)?;
+            signer
+                .verify_chunk(&sha256_bytes(sha256), &signature)
+                .map_err(auth_error)?;
         }
         Ok(())
     }
@@ -337,14 +358,20 @@ impl Chunks {
         if let Some(signer) = &mut self.signer {
             let mut sha256 = Context::new(&SHA256);
             sha256.update(&self.trailers);
-            signer.verify_trailer(&sha256_bytes(sha256), signature).map_err(auth_error)?;
+            signer
+                .verify_trailer(&sha256_bytes(sha256), signature)
+                .map_err(auth_error)?;
         }
         Ok(())
     }
 }
 
 fn sha256_bytes(context: Context) -> [u8; 32] {
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    context
+        .finish()
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }
 
 fn digests_wanted(digests: &mut Digests, sent: Option<BodyChecksum>, wanted: Option<Algorithm>) {
@@ -356,9 +383,14 @@ fn digests_wanted(digests: &mut Digests, sent: Option<BodyChecksum>, wanted: Opt
 /// `x-amz-decoded-content-length`, which every `aws-chunked` body must have.
 fn decoded_length(request: &Request<'_>) -> S3Result<u64> {
     let missing = || S3Error::new(ErrorCode::MissingContentLength);
-    let text = request.field("x-amz-decoded-content-length").ok_or_else(missing)?;
+    let text = request
+        .field("x-amz-decoded-content-length")
+        .ok_or_else(missing)?;
     let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let number = std::str::from_utf8(text).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+    let number = std::str::from_utf8(text)
+        .ok()
+        .filter(|_| is_number)
+        .and_then(|text| text.parse().ok());
     number.ok_or_else(|| {
         S3Error::invalid_argument(
             "x-amz-decoded-content-length is not a length",
@@ -370,7 +402,9 @@ fn decoded_length(request: &Request<'_>) -> S3Result<u64> {
 
 fn chunk_error(error: AwsChunkedError) -> S3Error {
     match error {
-        AwsChunkedError::LessThanDeclared | AwsChunkedError::Incomplete => S3Error::new(ErrorCode::IncompleteBody),
+        AwsChunkedError::LessThanDeclared | AwsChunkedError::Incomplete => {
+            S3Error::new(ErrorCode::IncompleteBody)
+        }
         AwsChunkedError::TooLarge => S3Error::new(ErrorCode::EntityTooLarge),
         AwsChunkedError::MissingTrailerSignature => S3Error::new(ErrorCode::SignatureDoesNotMatch),
         AwsChunkedError::MalformedChunkHead

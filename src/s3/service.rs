@@ -50,7 +50,10 @@ impl<I: Machine> Service<I> {
 
     /// Whom everything belongs to.
     pub fn owner(&self) -> Owner<'_> {
-        Owner { id: &self.owner_id, display_name: &self.root.access_key }
+        Owner {
+            id: &self.owner_id,
+            display_name: &self.root.access_key,
+        }
     }
 
     /// The bucket of that name.
@@ -107,12 +110,19 @@ pub struct Response<I: Machine> {
 impl<I: Machine> Response<I> {
     /// A response without a body.
     pub fn empty(status: u16) -> Response<I> {
-        Response { status, headers: HeaderLines::default(), body: ResponseBody::Empty }
+        Response {
+            status,
+            headers: HeaderLines::default(),
+            body: ResponseBody::Empty,
+        }
     }
 
     /// A response of XML.
     pub fn xml(status: u16, body: Vec<u8>) -> Response<I> {
-        let response = Response { body: ResponseBody::Bytes(body), ..Response::empty(status) };
+        let response = Response {
+            body: ResponseBody::Bytes(body),
+            ..Response::empty(status)
+        };
         response.header("Content-Type", "application/xml")
     }
 

@@ -121,7 +121,8 @@ fn verify<H: Headers + ?Sized>(
         hmac::verify(&key, &text, &signature).is_ok()
     };
     // boto signs a bucket as `/bucket/` and asks for `/bucket`: both name the same resource.
-    let names_bucket = request.host_bucket.is_none() && request.path.len() > 1 && !request.path[1..].contains('/');
+    let names_bucket =
+        request.host_bucket.is_none() && request.path.len() > 1 && !request.path[1..].contains('/');
     if !(matches("") || names_bucket && matches("/")) {
         return Err(AuthError::SignatureDoesNotMatch);
     }
@@ -150,7 +151,11 @@ fn payload(content_sha256: Option<&[u8]>) -> Result<Payload, AuthError> {
     }
 }
 
-fn string_to_sign<H: Headers + ?Sized>(request: &SignedRequest<'_, H>, date: &[u8], final_slash: &str) -> Vec<u8> {
+fn string_to_sign<H: Headers + ?Sized>(
+    request: &SignedRequest<'_, H>,
+    date: &[u8],
+    final_slash: &str,
+) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     text.extend_from_slice(request.method.as_bytes());
     text.push(b'\n');
@@ -174,7 +179,14 @@ fn string_to_sign<H: Headers + ?Sized>(request: &SignedRequest<'_, H>, date: &[u
         text.extend_from_slice(bucket.as_bytes());
     }
     // The path is signed as it was sent, escapes and all.
-    text.extend_from_slice(if request.path.is_empty() { "/" } else { request.path }.as_bytes());
+    text.extend_from_slice(
+        if request.path.is_empty() {
+            "/"
+        } else {
+            request.path
+        }
+        .as_bytes(),
+    );
     text.extend_from_slice(final_slash.as_bytes());
     parameters(&mut text, request.query);
     text

@@ -41,7 +41,11 @@ pub fn head_bucket<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Res
 
 pub async fn delete_bucket<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Result<Response<I>> {
     let refused = |refusal| S3Error::from(refusal).detail("BucketName", name.as_str());
-    service.engine.delete_bucket(name.as_str()).await.map_err(refused)?;
+    service
+        .engine
+        .delete_bucket(name.as_str())
+        .await
+        .map_err(refused)?;
     Ok(Response::empty(204))
 }
 
@@ -55,6 +59,10 @@ pub fn get_location<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Re
 /// A location is a word; more would not come back through XML and headers as it was.
 fn check_location(location: &str) -> S3Result<()> {
     let is_word = location.len() <= LOCATION_BYTES_MAX
-        && location.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
-    is_word.then_some(()).ok_or(S3Error::new(ErrorCode::InvalidLocationConstraint))
+        && location
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    is_word
+        .then_some(())
+        .ok_or(S3Error::new(ErrorCode::InvalidLocationConstraint))
 }
