@@ -3,12 +3,12 @@
 //! The layers, each naming only what stands below it: `server`, `s3`, `engine`, then `http`, `index`,
 //! `log` and `io`. ARCHITECTURE.md is the map.
 
-pub mod limits;
+pub mod config;
+pub mod engine;
 pub mod http;
 pub mod index;
 pub mod io;
+pub mod limits;
 pub mod log;
 pub mod s3;
-pub mod engine;
-pub mod config;
 pub mod server;

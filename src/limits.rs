@@ -46,7 +46,7 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// A connection without a request gives its buffers back after this long.
 pub const COOL_AFTER: Duration = Duration::from_secs(2);
 /// After a response that leaves a body unread, the connection is read this long before it is closed.
-pub const LINGER_TIMEOUT: Duration = Duration::from_secs(3);
+pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections of one core.
 pub const CONNECTIONS_PER_CORE_MAX: u32 = 4096;
 /// Bytes of a connection's read buffer, which it has while it serves a request.
@@ -56,8 +56,8 @@ pub const SPARE_BUFFERS_MAX: usize = 128;
 /// An unread body of up to this length is read away, so that its connection can go on.
 pub const UNREAD_BODY_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes that are read away before a connection is closed: closing with bytes unread would reset it, and
-/// the client might never see the response.
-pub const LINGER_BYTES_MAX: usize = 1 << 20;
+/// a client that sends its whole body before it reads would never see why it was refused.
+pub const LINGER_BYTES_MAX: usize = 64 << 20;
 /// Bytes that one connection receives or sends before others of its core get their turn.
 pub const TURN_BYTES: usize = 512 * 1024;
 /// Addresses that a daemon listens on.

@@ -80,24 +80,25 @@ impl Daemon {
     /// Started, and serving.
     fn start() -> Daemon {
         let scratch = Scratch::new();
-        let mut child = serve(&scratch, "127.0.0.1:0")
+        let child = serve(&scratch, "127.0.0.1:0")
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut said = Vec::new();
-        for line in BufReader::new(child.stdout.take().unwrap()).lines() {
-            said.push(line.unwrap());
-            if let Some(address) = said.last().unwrap().strip_prefix("listening on http://") {
-                let address = address.parse().unwrap();
-                return Daemon {
-                    child,
-                    address,
-                    said,
-                    _scratch: scratch,
-                };
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut daemon = Daemon {
+            child,
+            address: nowhere,
+            said: Vec::new(),
+            _scratch: scratch,
+        };
+        for line in BufReader::new(daemon.child.stdout.take().unwrap()).lines() {
+            daemon.said.push(line.unwrap());
+            if let Some(address) = daemon.said.last().unwrap().strip_prefix("listening on http://") {
+                daemon.address = address.parse().unwrap();
+                return daemon;
             }
         }
-        panic!("it ended before it listened: {said:?}");
+        panic!("it ended before it listened: {:?}", daemon.said);
     }
 
     fn connect(&self) -> TcpStream {
@@ -405,6 +406,33 @@ fn a_client_that_waits_and_is_refused_is_not_asked_for_its_body() {
         !answer.contains("100 Continue") && header(&answer, "Connection") == Some("close"),
         "{answer}"
     );
+}
+
+#[test]
+fn a_refused_client_that_sends_all_of_its_body_first_is_still_told_why() {
+    let daemon = Daemon::start();
+    let mut stream = daemon.connect();
+    stream
+        .write_all(b"PUT /b/k HTTP/1.1\r\nHost: h\r\nContent-Length: 16777216\r\n\r\n")
+        .unwrap();
+    stream.write_all(&vec![7; 16 << 20]).unwrap();
+    let answer = rest(&mut stream);
+    assert!(
+        answer.starts_with("HTTP/1.1 403 ") && header(&answer, "Connection") == Some("close"),
+        "{answer}"
+    );
+}
+
+#[test]
+fn a_client_that_waits_with_an_empty_body_is_answered_twice() {
+    let daemon = Daemon::start();
+    let mut stream = daemon.connect();
+    let request = b"GET /-/live HTTP/1.1\r\nHost: h\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n";
+    for _ in 0..2 {
+        stream.write_all(request).unwrap();
+        assert!(response(&mut stream).starts_with("HTTP/1.1 100 Continue"));
+        assert!(response(&mut stream).starts_with("HTTP/1.1 200 "));
+    }
 }
 
 #[test]

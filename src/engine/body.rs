@@ -16,10 +16,12 @@ use crate::engine::segments::{DataSegment, Reservation};
 use crate::engine::signal::Waiters;
 use crate::io::DISK_ALIGN_BYTES;
 use crate::limits::{
-    BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_PAYLOAD_BYTES, BLOCKS_PER_IO, BODY_BUFFER_BYTES_MAX, BODY_BUFFER_TIMEOUT,
-    BODY_IO_DEPTH, INLINE_BYTES_MAX,
+    BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_PAYLOAD_BYTES, BLOCKS_PER_IO, BODY_BUFFER_BYTES_MAX,
+    BODY_BUFFER_TIMEOUT, BODY_IO_DEPTH, INLINE_BYTES_MAX,
 };
-use crate::log::{BlockRange, BlockSlice, block_payload_length, block_range, body_crc32, disk_bytes_for, seal_block};
+use crate::log::{
+    BlockRange, BlockSlice, block_payload_length, block_range, body_crc32, disk_bytes_for, seal_block,
+};
 use futures_channel::oneshot;
 use futures_util::StreamExt;
 use futures_util::future::{Either, LocalBoxFuture, select};
@@ -90,7 +92,10 @@ pub struct StoredBody<I: Machine> {
 impl<I: Machine> StoredBody<I> {
     /// A body that keeps the bytes of an object's version.
     pub fn kept(core: Rc<Core<I>>, sequence: u64) -> StoredBody<I> {
-        StoredBody { core, body: Some(NewBody::Keep { sequence }) }
+        StoredBody {
+            core,
+            body: Some(NewBody::Keep { sequence }),
+        }
     }
 
     pub fn take(mut self) -> NewBody {
@@ -165,7 +170,10 @@ impl<I: Machine> BodyWriter<I> {
         if self.run.is_none() && self.extents.is_empty() {
             let mut inline = std::mem::take(&mut self.inline);
             inline.truncate(self.inline_filled);
-            return Ok(StoredBody { core, body: Some(NewBody::Inline(inline)) });
+            return Ok(StoredBody {
+                core,
+                body: Some(NewBody::Inline(inline)),
+            });
         }
         self.write_chunk();
         self.end_run();
@@ -177,7 +185,13 @@ impl<I: Machine> BodyWriter<I> {
             self.core.sync_data(segment).await?;
         }
         let extents = std::mem::take(&mut self.extents);
-        Ok(StoredBody { core, body: Some(NewBody::Extents { size: self.received, extents }) })
+        Ok(StoredBody {
+            core,
+            body: Some(NewBody::Extents {
+                size: self.received,
+                extents,
+            }),
+        })
     }
 
     /// A body without a length outgrew what goes with a record: what came so far becomes blocks.
@@ -210,7 +224,9 @@ impl<I: Machine> BodyWriter<I> {
             self.open_chunk().await?;
         }
         let chunk = self.chunk.as_mut().expect("opened above");
-        let left = self.expected.map_or(u64::MAX, |expected| expected - self.received);
+        let left = self
+            .expected
+            .map_or(u64::MAX, |expected| expected - self.received);
         let start = chunk.block * BLOCK_BYTES + BLOCK_HEADER_BYTES + chunk.filled;
         let room = (chunk.block_end() - start).min(usize::try_from(left).unwrap_or(usize::MAX));
         Ok(&mut chunk.buffer.as_mut()[start..start + room])
@@ -221,7 +237,11 @@ impl<I: Machine> BodyWriter<I> {
         if self.writes.failed.get() {
             return Err(Refusal::DiskFailed);
         }
-        if self.run.as_ref().is_some_and(|run| run.disk_taken == run.reservation.disk_bytes) {
+        if self
+            .run
+            .as_ref()
+            .is_some_and(|run| run.disk_taken == run.reservation.disk_bytes)
+        {
             self.end_run();
         }
         if self.run.is_none() {
@@ -242,19 +262,31 @@ impl<I: Machine> BodyWriter<I> {
 
     async fn open_run(&mut self) -> Result<(), Refusal> {
         // Without a length the reservations grow with the body, so that a short one wastes little.
-        let unknown = (self.received.max(1) * 2).next_multiple_of((BLOCKS_PER_IO * BLOCK_PAYLOAD_BYTES) as u64);
+        let unknown =
+            (self.received.max(1) * 2).next_multiple_of((BLOCKS_PER_IO * BLOCK_PAYLOAD_BYTES) as u64);
         let left = self.expected.map_or(unknown, |expected| expected - self.received);
         let reservation = self.core.reserve(left).await?;
-        if !self.segments.iter().any(|segment| Rc::ptr_eq(segment, &reservation.segment)) {
+        if !self
+            .segments
+            .iter()
+            .any(|segment| Rc::ptr_eq(segment, &reservation.segment))
+        {
             self.segments.push(reservation.segment.clone());
         }
-        self.run = Some(Run { reservation, tag: self.core.next_tag(), length: 0, disk_taken: 0 });
+        self.run = Some(Run {
+            reservation,
+            tag: self.core.next_tag(),
+            length: 0,
+            disk_taken: 0,
+        });
         Ok(())
     }
 
     /// Seals the blocks of the chunk and writes them, in a task of their own.
     fn write_chunk(&mut self) {
-        let Some(mut chunk) = self.chunk.take() else { return };
+        let Some(mut chunk) = self.chunk.take() else {
+            return;
+        };
         let run = self.run.as_ref().expect("a chunk is part of a run");
         chunk.seal(run.tag);
         let segment = run.reservation.segment.clone();
@@ -264,7 +296,10 @@ impl<I: Machine> BodyWriter<I> {
         self.core.io.spawn(async move {
             let bytes = chunk.buffer.as_ref().len();
             if let Err(error) = core.io.write(segment.id, offset, chunk.buffer).await {
-                eprintln!("weft: data segment {}: write at {offset}: {error}; it takes no more", segment.id);
+                eprintln!(
+                    "weft: data segment {}: write at {offset}: {error}; it takes no more",
+                    segment.id
+                );
                 core.counters.disk_errors.set(core.counters.disk_errors.get() + 1);
                 segment.failed.set(true);
                 writes.failed.set(true);
@@ -285,7 +320,13 @@ impl<I: Machine> BodyWriter<I> {
             self.core.account_here(segment.id, -i64::from(unused));
         }
         if length > 0 {
-            self.extents.push(Extent { layout: Layout::Blocks, segment: segment.id, offset, length, check: run.tag });
+            self.extents.push(Extent {
+                layout: Layout::Blocks,
+                segment: segment.id,
+                offset,
+                length,
+                check: run.tag,
+            });
         }
         // The segment may be sealed once the writes of this run have ended.
         let (core, writes) = (self.core.clone(), self.writes.clone());
@@ -335,7 +376,11 @@ impl<I: Machine> Chunk<I> {
         let buffer = self.buffer.as_mut();
         let mut end = 0;
         for block in 0..=last {
-            let payload = if block == last { filled } else { BLOCK_PAYLOAD_BYTES };
+            let payload = if block == last {
+                filled
+            } else {
+                BLOCK_PAYLOAD_BYTES
+            };
             if payload == 0 {
                 break;
             }
@@ -399,7 +444,9 @@ pub struct Piece<I: Machine> {
 
 impl<I: Machine> Piece<I> {
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
-        self.slices.iter().map(|range| &self.buffer.as_ref()[range.clone()])
+        self.slices
+            .iter()
+            .map(|range| &self.buffer.as_ref()[range.clone()])
     }
 
     /// Body bytes in the piece.
@@ -420,12 +467,23 @@ impl<I: Machine> BodyReader<I> {
             at += length;
             if start < end {
                 plan.push_back(match extent.layout {
-                    Layout::Inline => Planned::Inline { extent, wanted: start..end },
-                    Layout::Blocks => Planned::Blocks { extent, blocks: block_range(length, start..end) },
+                    Layout::Inline => Planned::Inline {
+                        extent,
+                        wanted: start..end,
+                    },
+                    Layout::Blocks => Planned::Blocks {
+                        extent,
+                        blocks: block_range(length, start..end),
+                    },
                 });
             }
         }
-        BodyReader { core, plan, reads: FuturesOrdered::new(), _guard: guard }
+        BodyReader {
+            core,
+            plan,
+            reads: FuturesOrdered::new(),
+            _guard: guard,
+        }
     }
 
     /// The next piece; `None` at the end.
@@ -442,12 +500,14 @@ impl<I: Machine> BodyReader<I> {
                 Planned::Inline { extent, wanted } => {
                     let (extent, wanted) = (*extent, wanted.clone());
                     self.plan.pop_front();
-                    self.reads.push_back(Box::pin(async move { core.read_inline(extent, wanted).await }));
+                    self.reads
+                        .push_back(Box::pin(async move { core.read_inline(extent, wanted).await }));
                 }
                 Planned::Blocks { extent, blocks } => match blocks.split_front(BLOCKS_PER_IO as u32) {
                     Some(front) => {
                         let extent = *extent;
-                        self.reads.push_back(Box::pin(async move { core.read_blocks(extent, front).await }));
+                        self.reads
+                            .push_back(Box::pin(async move { core.read_blocks(extent, front).await }));
                     }
                     None => drop(self.plan.pop_front()),
                 },
@@ -468,17 +528,26 @@ impl<I: Machine> Core<I> {
         if u64::from(body_crc32(body)) != extent.check {
             return Err(self.damaged(&extent, "a small body"));
         }
-        let slices = vec![start + wanted.start as usize..start + wanted.end as usize];
+        let wanted = start + wanted.start as usize..start + wanted.end as usize;
+        let slices = Vec::from([wanted]);
         Ok(Piece { buffer, slices })
     }
 
     async fn read_blocks(&self, extent: Extent, blocks: BlockRange) -> Result<Piece<I>, Refusal> {
         let from = extent.offset + blocks.disk_offset() as u32;
-        let buffer = self.read_extent(&extent, from, blocks.disk_length() as u32).await?;
+        let buffer = self
+            .read_extent(&extent, from, blocks.disk_length() as u32)
+            .await?;
         let read_offset = blocks.disk_offset();
         let mut slices = Vec::with_capacity(BLOCKS_PER_IO);
         for block in blocks {
-            let BlockSlice { disk_offset, payload_length, ref wanted, index, .. } = block;
+            let BlockSlice {
+                disk_offset,
+                payload_length,
+                ref wanted,
+                index,
+                ..
+            } = block;
             debug_assert!(payload_length == block_payload_length(u64::from(extent.length), index));
             if block.verify(buffer.as_ref(), read_offset, extent.check).is_err() {
                 return Err(self.damaged(&extent, "a block"));
@@ -491,15 +560,23 @@ impl<I: Machine> Core<I> {
 
     async fn read_extent(&self, extent: &Extent, from: u32, length: u32) -> Result<I::ReadBuf, Refusal> {
         self.io.read(extent.segment, from, length).await.map_err(|error| {
-            eprintln!("weft: segment {}: read of {length} bytes at {from}: {error}", extent.segment);
+            eprintln!(
+                "weft: segment {}: read of {length} bytes at {from}: {error}",
+                extent.segment
+            );
             self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
             Refusal::DiskFailed
         })
     }
 
     fn damaged(&self, extent: &Extent, what: &str) -> Refusal {
-        eprintln!("weft: segment {}: {what} of the extent at {} fails its checksum", extent.segment, extent.offset);
-        self.counters.checksum_errors.set(self.counters.checksum_errors.get() + 1);
+        eprintln!(
+            "weft: segment {}: {what} of the extent at {} fails its checksum",
+            extent.segment, extent.offset
+        );
+        self.counters
+            .checksum_errors
+            .set(self.counters.checksum_errors.get() + 1);
         Refusal::Damaged
     }
 }

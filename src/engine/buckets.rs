@@ -76,27 +76,57 @@ impl BucketTable {
 
 impl<I: Machine> Core<I> {
     /// Coordinator: makes a bucket true everywhere.
-    pub async fn create_bucket_everywhere(self: &Rc<Self>, name: String) -> Result<Bucket, Refusal> {
+    pub async fn create_bucket_everywhere(
+        self: &Rc<Self>,
+        name: String,
+        location: String,
+    ) -> Result<Bucket, Refusal> {
         let _turn = self.bucket_changes.lock().await;
-        let outcome = self.mutate_here(Mutation::PutBucket { name: name.clone() }).await?;
-        let bucket = Bucket { id: BucketId(outcome.sequence), created_ms: outcome.modified_ms };
-        self.call_all(|| Request::InstallBucket { name: name.clone(), bucket: bucket.clone() }).await;
+        let made = Mutation::PutBucket {
+            name: name.clone(),
+            location: location.clone(),
+        };
+        let outcome = self.mutate_here(made).await?;
+        let bucket = Bucket {
+            id: BucketId(outcome.sequence),
+            created_ms: outcome.modified_ms,
+            location,
+        };
+        self.call_all(|| Request::InstallBucket {
+            name: name.clone(),
+            bucket: bucket.clone(),
+        })
+        .await;
         Ok(bucket)
     }
 
     /// Coordinator: deletes a bucket everywhere, if it is empty.
     pub async fn delete_bucket_everywhere(self: &Rc<Self>, name: String) -> Result<Bucket, Refusal> {
         let _turn = self.bucket_changes.lock().await;
-        let bucket = self.buckets.borrow().get(&name).cloned().ok_or(Refusal::NoSuchBucket)?;
-        let replies = self.call_all(|| Request::FreezeBucket { bucket: bucket.id }).await;
+        let bucket = self
+            .buckets
+            .borrow()
+            .get(&name)
+            .cloned()
+            .ok_or(Refusal::NoSuchBucket)?;
+        let replies = self
+            .call_all(|| Request::FreezeBucket { bucket: bucket.id })
+            .await;
         let empty = replies.iter().all(|reply| matches!(reply, Reply::Empty(true)));
         let removed = match empty {
-            true => self.mutate_here(Mutation::RemoveBucket { name: name.clone() }).await,
+            true => {
+                self.mutate_here(Mutation::RemoveBucket { name: name.clone() })
+                    .await
+            }
             false => Err(Refusal::BucketNotEmpty),
         };
         match removed {
             Ok(_) => {
-                self.call_all(|| Request::DropBucket { name: name.clone(), bucket: bucket.id }).await;
+                self.call_all(|| Request::DropBucket {
+                    name: name.clone(),
+                    bucket: bucket.id,
+                })
+                .await;
                 Ok(bucket)
             }
             Err(refusal) => {
@@ -124,7 +154,12 @@ impl<I: Machine> Core<I> {
     pub fn drop_bucket(self: &Rc<Self>, name: &str, bucket: BucketId) {
         self.buckets.borrow_mut().remove(name, bucket);
         let prefix = key::upload_prefix(bucket, b"");
-        let orphans: Vec<Vec<u8>> = self.index.borrow().prefixed(&prefix).map(|(key, _)| key.to_vec()).collect();
+        let orphans: Vec<Vec<u8>> = self
+            .index
+            .borrow()
+            .prefixed(&prefix)
+            .map(|(key, _)| key.to_vec())
+            .collect();
         for orphan in orphans {
             let entry = self.index.borrow_mut().remove(&orphan).expect("found above");
             self.release(&orphan, &entry, &BTreeSet::new());
@@ -132,7 +167,10 @@ impl<I: Machine> Core<I> {
     }
 
     async fn mutate_here(self: &Rc<Self>, mutation: Mutation) -> Result<Outcome, Refusal> {
-        assert!(self.io.core() == COORDINATOR, "the coordinator's log holds the buckets");
+        assert!(
+            self.io.core() == COORDINATOR,
+            "the coordinator's log holds the buckets"
+        );
         let (sender, receiver) = oneshot::channel();
         self.mutate(mutation, ReplyTo::Local(sender));
         match receiver.await.expect("every change is answered") {

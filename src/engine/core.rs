@@ -3,19 +3,18 @@
 //! Everything here belongs to one core and is reached by its tasks alone. No borrow of a `RefCell` lives
 //! across an await.
 
+use crate::engine::Machine;
 use crate::engine::body::BufferBudget;
 use crate::engine::buckets::BucketTable;
 use crate::engine::group_commit::CommitQueue;
 use crate::engine::message::{Message, Note, Outcome, Refusal, Reply, Request};
-use crate::engine::planted::{Fault, planted};
-use crate::engine::reads::{ReadGuard, Reads};
+use crate::engine::reads::{OnRetired, ReadGuard, Reads};
 use crate::engine::recover::Assembly;
 use crate::engine::segments::{DataTail, Supply};
 use crate::engine::space::{Ledger, SpaceTable};
-use crate::engine::Machine;
 use crate::index::Index;
 use crate::index::key::BucketId;
-use crate::io::{CoreId, SegmentId};
+use crate::io::CoreId;
 use crate::limits::SLOTS;
 use futures_channel::oneshot;
 use futures_util::lock::Mutex;
@@ -52,7 +51,7 @@ pub struct Core<I: Machine> {
     next_call: Cell<u64>,
     next_change: Cell<u64>,
     next_tag: Cell<u64>,
-    retired: RefCell<Option<Rc<dyn Fn(SegmentId)>>>,
+    retired: RefCell<Option<OnRetired>>,
 }
 
 /// What a core has counted since its start.
@@ -122,7 +121,10 @@ impl<I: Machine> Core<I> {
     /// The next sequence: boot epoch, then a counter of this core.
     pub fn next_sequence(&self) -> u64 {
         let counter = self.next_change.get();
-        assert!(counter < 1 << SEQUENCE_COUNTER_BITS, "a run of 2^40 changes on one core");
+        assert!(
+            counter < 1 << SEQUENCE_COUNTER_BITS,
+            "a run of 2^40 changes on one core"
+        );
         self.next_change.set(counter + 1);
         u64::from(self.io.boot_epoch()) << SEQUENCE_COUNTER_BITS | counter
     }
@@ -141,7 +143,8 @@ impl<I: Machine> Core<I> {
     /// Holds what a lookup leads to in place.
     pub fn guard(&self) -> ReadGuard {
         let over = self.retired.borrow();
-        self.reads.guard(over.as_ref().expect("set when the core was made"))
+        self.reads
+            .guard(over.as_ref().expect("set when the core was made"))
     }
 
     /// Asks a core and waits for its reply.
@@ -197,7 +200,9 @@ impl<I: Machine> Core<I> {
         loop {
             for (from, message) in self.io.receive().await {
                 match message {
-                    Message::Request { id, request } => self.serve(request, ReplyTo::Remote { core: from, id }),
+                    Message::Request { id, request } => {
+                        self.serve(request, ReplyTo::Remote { core: from, id })
+                    }
                     Message::Reply { id, reply } => {
                         let sender = self.calls.borrow_mut().remove(&id);
                         drop(sender.expect("a reply answers one request").send(reply));
@@ -213,25 +218,38 @@ impl<I: Machine> Core<I> {
         match request {
             Request::Lookup { bucket, key } => self.reply(to, Reply::Value(self.value_of(bucket, &key))),
             Request::Mutate(mutation) => self.mutate(mutation, to),
-            Request::MutateMany(mutations) => self.in_task(to, async move |core| core.mutate_many(mutations).await),
-            Request::ListObjects { bucket, walk } => self.reply(to, Reply::Objects(self.objects_here(bucket, &walk))),
-            Request::ListUploads { bucket, walk } => self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk))),
-            Request::ListParts { bucket, key, upload, after, max } => {
-                self.reply(to, Reply::Parts(self.parts_here(bucket, &key, upload, after, max)))
+            Request::MutateMany(mutations) => {
+                self.in_task(to, async move |core| core.mutate_many(mutations).await)
             }
-            Request::CreateBucket { name } => {
-                self.in_task(to, async move |core| Reply::Bucket(core.create_bucket_everywhere(name).await))
+            Request::ListObjects { bucket, walk } => {
+                self.reply(to, Reply::Objects(self.objects_here(bucket, &walk)))
             }
-            Request::DeleteBucket { name } => {
-                self.in_task(to, async move |core| Reply::Bucket(core.delete_bucket_everywhere(name).await))
+            Request::ListUploads { bucket, walk } => {
+                self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk)))
             }
+            Request::ListParts {
+                bucket,
+                key,
+                upload,
+                after,
+                max,
+            } => self.reply(
+                to,
+                Reply::Parts(self.parts_here(bucket, &key, upload, after, max)),
+            ),
+            Request::CreateBucket { name, location } => self.in_task(to, async move |core| {
+                Reply::Bucket(core.create_bucket_everywhere(name, location).await)
+            }),
+            Request::DeleteBucket { name } => self.in_task(to, async move |core| {
+                Reply::Bucket(core.delete_bucket_everywhere(name).await)
+            }),
             Request::InstallBucket { name, bucket } => {
                 self.buckets.borrow_mut().install(name, bucket);
                 self.reply(to, Reply::Done);
             }
-            Request::FreezeBucket { bucket } => {
-                self.in_task(to, async move |core| Reply::Empty(core.freeze_bucket(bucket).await))
-            }
+            Request::FreezeBucket { bucket } => self.in_task(to, async move |core| {
+                Reply::Empty(core.freeze_bucket(bucket).await)
+            }),
             Request::ThawBucket { bucket } => {
                 self.buckets.borrow_mut().thaw(bucket);
                 self.reply(to, Reply::Done);

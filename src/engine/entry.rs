@@ -143,6 +143,8 @@ pub struct Part {
 pub struct Bucket {
     pub id: BucketId,
     pub created_ms: u64,
+    /// Where its maker wanted it: what the protocol gives back as its location.
+    pub location: String,
 }
 
 impl Object {
@@ -204,7 +206,10 @@ impl Summary {
         let summary = Summary {
             size: reader.u64()?,
             modified_ms: reader.u64()?,
-            etag: ETag { md5: reader.array()?, parts: reader.u16()? },
+            etag: ETag {
+                md5: reader.array()?,
+                parts: reader.u16()?,
+            },
             attributes: reader.bytes()?.into(),
         };
         Some((summary, reader))
@@ -221,7 +226,10 @@ impl Upload {
 
     pub fn decode(bytes: &[u8]) -> Option<Upload> {
         let mut reader = Reader::new(bytes)?;
-        let upload = Upload { initiated_ms: reader.u64()?, attributes: reader.bytes()?.into() };
+        let upload = Upload {
+            initiated_ms: reader.u64()?,
+            attributes: reader.bytes()?.into(),
+        };
         reader.end()?;
         Some(upload)
     }
@@ -257,12 +265,17 @@ impl Bucket {
         let mut out = vec![VALUE_VERSION];
         out.extend_from_slice(&self.id.0.to_le_bytes());
         out.extend_from_slice(&self.created_ms.to_le_bytes());
+        put_bytes(&mut out, self.location.as_bytes());
         out
     }
 
     pub fn decode(bytes: &[u8]) -> Option<Bucket> {
         let mut reader = Reader::new(bytes)?;
-        let bucket = Bucket { id: BucketId(reader.u64()?), created_ms: reader.u64()? };
+        let bucket = Bucket {
+            id: BucketId(reader.u64()?),
+            created_ms: reader.u64()?,
+            location: std::str::from_utf8(reader.bytes()?).ok()?.to_owned(),
+        };
         reader.end()?;
         Some(bucket)
     }
@@ -338,14 +351,23 @@ mod tests {
     use super::*;
 
     fn extent(layout: Layout) -> Extent {
-        Extent { layout, segment: SegmentId(3), offset: 8192, length: 70_000, check: 0x1122_3344_5566 }
+        Extent {
+            layout,
+            segment: SegmentId(3),
+            offset: 8192,
+            length: 70_000,
+            check: 0x1122_3344_5566,
+        }
     }
 
     fn object() -> Object {
         Object {
             size: 70_000,
             modified_ms: 1_700_000_000_123,
-            etag: ETag { md5: [7; 16], parts: 2 },
+            etag: ETag {
+                md5: [7; 16],
+                parts: 2,
+            },
             attributes: b"opaque".to_vec().into(),
             part_sizes: vec![5 << 20, 9].into(),
             upload: Some(UploadId([4; 16])),
@@ -365,9 +387,16 @@ mod tests {
             extents: vec![extent(Layout::Blocks)].into(),
         };
         assert_eq!(Part::decode(&part.encode()), Some(part));
-        let upload = Upload { initiated_ms: 5, attributes: b"x".to_vec().into() };
+        let upload = Upload {
+            initiated_ms: 5,
+            attributes: b"x".to_vec().into(),
+        };
         assert_eq!(Upload::decode(&upload.encode()), Some(upload));
-        let bucket = Bucket { id: BucketId(9), created_ms: 10 };
+        let bucket = Bucket {
+            id: BucketId(9),
+            created_ms: 10,
+            location: "eu-west-1".to_owned(),
+        };
         assert_eq!(Bucket::decode(&bucket.encode()), Some(bucket));
     }
 
@@ -384,6 +413,9 @@ mod tests {
     fn extents_end_the_value() {
         let object = object();
         let bytes = object.encode();
-        assert_eq!(bytes[bytes.len() - EXTENT_BYTES..], extent(Layout::Inline).encode());
+        assert_eq!(
+            bytes[bytes.len() - EXTENT_BYTES..],
+            extent(Layout::Inline).encode()
+        );
     }
 }

@@ -32,7 +32,10 @@ pub struct Change {
 
 impl Change {
     pub fn put(key: Vec<u8>, value: Vec<u8>) -> Change {
-        Change { key, value: Some(value) }
+        Change {
+            key,
+            value: Some(value),
+        }
     }
 
     pub fn delete(key: Vec<u8>) -> Change {
@@ -41,7 +44,10 @@ impl Change {
 
     fn as_log(&self) -> log::Change<'_> {
         match &self.value {
-            Some(value) => log::Change::Put { key: &self.key, value },
+            Some(value) => log::Change::Put {
+                key: &self.key,
+                value,
+            },
             None => log::Change::Delete { key: &self.key },
         }
     }
@@ -61,7 +67,10 @@ pub struct Record {
 impl Record {
     fn length_bytes(&self) -> usize {
         let changes = self.changes.iter().map(|change| {
-            log::change_length(change.key.len(), change.value.as_ref().map_or(0, |value| value.len()))
+            log::change_length(
+                change.key.len(),
+                change.value.as_ref().map_or(0, |value| value.len()),
+            )
         });
         log::record_length(changes.sum(), self.body.len())
     }
@@ -103,7 +112,11 @@ impl CommitQueue {
     /// Shows the latest pending sequence and value of `key`.
     pub fn with_pending<T>(&self, key: &[u8], view: impl FnOnce(Option<(u64, Option<&[u8]>)>) -> T) -> T {
         let pending = self.pending.borrow();
-        view(pending.get(key).map(|pending| (pending.sequence, pending.value.as_deref())))
+        view(
+            pending
+                .get(key)
+                .map(|pending| (pending.sequence, pending.value.as_deref())),
+        )
     }
 
     /// Whether the queue takes no more until a batch is through.
@@ -113,11 +126,16 @@ impl CommitQueue {
 
     fn push(&self, queued: Queued) {
         if let Some(record) = &queued.record {
-            self.queued_bytes.set(self.queued_bytes.get() + record.length_bytes());
+            self.queued_bytes
+                .set(self.queued_bytes.get() + record.length_bytes());
             let mut pending = self.pending.borrow_mut();
             for change in &record.changes {
                 let records = pending.get(&change.key).map_or(0, |pending| pending.records);
-                let now = Pending { records: records + 1, sequence: record.sequence, value: change.value.clone() };
+                let now = Pending {
+                    records: records + 1,
+                    sequence: record.sequence,
+                    value: change.value.clone(),
+                };
                 pending.insert(change.key.clone(), now);
             }
         }
@@ -154,11 +172,18 @@ impl CommitQueue {
     }
 
     fn front_record_length(&self) -> Option<usize> {
-        self.queue.borrow().iter().find_map(|queued| queued.record.as_ref().map(Record::length_bytes))
+        self.queue
+            .borrow()
+            .iter()
+            .find_map(|queued| queued.record.as_ref().map(Record::length_bytes))
     }
 
     fn any_releases(&self) -> bool {
-        self.queue.borrow().iter().filter_map(|queued| queued.record.as_ref()).any(Record::releases)
+        self.queue
+            .borrow()
+            .iter()
+            .filter_map(|queued| queued.record.as_ref())
+            .any(Record::releases)
     }
 }
 
@@ -204,8 +229,15 @@ impl<I: Machine> Core<I> {
     /// Returns when all that is queued now has been answered.
     pub async fn commits_settled(self: &Rc<Self>) {
         let (sender, receiver) = futures_channel::oneshot::channel();
-        let outcome = Ok(Outcome { sequence: 0, modified_ms: 0 });
-        self.enqueue(Queued { record: None, outcome, to: ReplyTo::Local(sender) });
+        let outcome = Ok(Outcome {
+            sequence: 0,
+            modified_ms: 0,
+        });
+        self.enqueue(Queued {
+            record: None,
+            outcome,
+            to: ReplyTo::Local(sender),
+        });
         receiver.await.expect("every queued answer is given");
     }
 
@@ -213,11 +245,23 @@ impl<I: Machine> Core<I> {
     pub async fn failed_change_is_void(self: &Rc<Self>) -> bool {
         for _ in 0..VOID_ATTEMPTS {
             let (sender, receiver) = futures_channel::oneshot::channel();
-            let outcome = Outcome { sequence: self.next_sequence(), modified_ms: 0 };
+            let outcome = Outcome {
+                sequence: self.next_sequence(),
+                modified_ms: 0,
+            };
             // A record without changes: what matters is the poison before it.
             let (changes, body) = (Vec::new(), Vec::new());
-            let record = Record { sequence: outcome.sequence, changes, body, fresh_extents: false };
-            self.enqueue(Queued { record: Some(record), outcome: Ok(outcome), to: ReplyTo::Local(sender) });
+            let record = Record {
+                sequence: outcome.sequence,
+                changes,
+                body,
+                fresh_extents: false,
+            };
+            self.enqueue(Queued {
+                record: Some(record),
+                outcome: Ok(outcome),
+                to: ReplyTo::Local(sender),
+            });
             match receiver.await.expect("every change is answered") {
                 Reply::Outcome(Ok(_)) => return true,
                 _ => self.io.sleep(VOID_PAUSE).await,
@@ -251,20 +295,23 @@ impl<I: Machine> Core<I> {
             return Ok(());
         };
         let overhead = BATCH_HEADER_BYTES + tail.poisoned.len() * POISON_RECORD_BYTES;
-        if tail.open.as_ref().is_none_or(|open| open.room() < overhead + first_length) {
+        if tail
+            .open
+            .as_ref()
+            .is_none_or(|open| open.room() < overhead + first_length)
+        {
             self.open_next(tail).await?;
         }
         let open = tail.open.as_mut().expect("opened above");
-        let mut batch = self.commits.take(open.room().min(BATCH_BYTES_MAX.max(overhead + first_length)) - overhead);
+        let mut batch = self
+            .commits
+            .take(open.room().min(BATCH_BYTES_MAX.max(overhead + first_length)) - overhead);
         let buffer = self.encode_batch(open, &tail.poisoned, &mut batch);
         let length = buffer.as_ref().len() as u32;
-        if planted(Fault::EarlyAck) {
-            self.answer_early(&mut batch);
-        }
-        if planted(Fault::EarlyIndex) {
-            self.apply_all(&batch, SegmentId(open.header.segment));
-        }
-        match self.write_and_sync(SegmentId(open.header.segment), open.offset, buffer).await {
+        match self
+            .write_and_sync(SegmentId(open.header.segment), open.offset, buffer)
+            .await
+        {
             Ok(()) => {
                 let segment = SegmentId(open.header.segment);
                 open.offset += length;
@@ -277,7 +324,10 @@ impl<I: Machine> Core<I> {
                 Ok(())
             }
             Err(error) => {
-                eprintln!("weft: log segment {}: {error}; it takes no more records", SegmentId(open.header.segment));
+                eprintln!(
+                    "weft: log segment {}: {error}; it takes no more records",
+                    SegmentId(open.header.segment)
+                );
                 self.abandon(tail);
                 self.fail(batch, Refusal::DiskFailed, Attempt::Written);
                 Err(Refusal::DiskFailed)
@@ -288,7 +338,11 @@ impl<I: Machine> Core<I> {
     /// Seals the log segment that has no room for the next record, and opens another.
     async fn open_next(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Refusal> {
         let header = loop {
-            let purpose = if self.commits.any_releases() { Purpose::Release } else { Purpose::Growth };
+            let purpose = if self.commits.any_releases() {
+                Purpose::Release
+            } else {
+                Purpose::Growth
+            };
             match self.take_segment(Content::Log, purpose).await {
                 // A delete that came while growth was refused must not be refused with it.
                 Err(Refusal::Full) if purpose == Purpose::Growth && self.commits.any_releases() => {}
@@ -299,14 +353,19 @@ impl<I: Machine> Core<I> {
             let segment = SegmentId(full.header.segment);
             if full.room() > 0 {
                 let buffer = self.io.buffer(crate::io::DISK_ALIGN_BYTES);
-                let (buffer, _) = BatchWriter::new(buffer, &full.header, full.offset, full.number).finish_sealed();
+                let (buffer, _) =
+                    BatchWriter::new(buffer, &full.header, full.offset, full.number).finish_sealed();
                 if let Err(error) = self.io.write(segment, full.offset, buffer).await {
                     eprintln!("weft: log segment {segment}: sealing it: {error}");
                 }
             }
             self.seal(segment);
         }
-        tail.open = Some(OpenLog { header, offset: crate::limits::SEGMENT_HEADER_BYTES, number: 0 });
+        tail.open = Some(OpenLog {
+            header,
+            offset: crate::limits::SEGMENT_HEADER_BYTES,
+            number: 0,
+        });
         Ok(())
     }
 
@@ -315,11 +374,16 @@ impl<I: Machine> Core<I> {
         let records = batch.iter().filter_map(|queued| queued.record.as_ref());
         let lengths: usize = records.map(Record::length_bytes).sum();
         let length = BATCH_HEADER_BYTES + poisoned.len() * POISON_RECORD_BYTES + lengths;
-        let buffer = self.io.buffer(length.next_multiple_of(crate::io::DISK_ALIGN_BYTES));
+        let buffer = self
+            .io
+            .buffer(length.next_multiple_of(crate::io::DISK_ALIGN_BYTES));
         let mut writer = BatchWriter::new(buffer, &open.header, open.offset, open.number);
         for tail in poisoned {
-            let poison =
-                log::Poison { segment: tail.segment.0, generation: tail.generation, offset: tail.offset };
+            let poison = log::Poison {
+                segment: tail.segment.0,
+                generation: tail.generation,
+                offset: tail.offset,
+            };
             writer.push_poison(self.next_sequence(), &poison);
         }
         for record in batch.iter_mut().filter_map(|queued| queued.record.as_mut()) {
@@ -333,20 +397,33 @@ impl<I: Machine> Core<I> {
                     length: record.body.len() as u32,
                     check: u64::from(crc32),
                 };
-                let value = record.changes[0].value.as_mut().expect("a body belongs to a value");
+                let value = record.changes[0]
+                    .value
+                    .as_mut()
+                    .expect("a body belongs to a value");
                 let at = value.len() - EXTENT_BYTES;
                 value[at..].copy_from_slice(&place.encode());
             }
             let changes: Vec<_> = record.changes.iter().map(Change::as_log).collect();
             writer.push_with_crc32(record.sequence, &changes, &record.body, crc32);
         }
-        self.counters.records.set(self.counters.records.get() + u64::from(writer.record_count()));
+        self.counters
+            .records
+            .set(self.counters.records.get() + u64::from(writer.record_count()));
         let (buffer, written) = writer.finish();
-        assert!(written as usize == buffer.as_ref().len(), "the batch's length was computed");
+        assert!(
+            written as usize == buffer.as_ref().len(),
+            "the batch's length was computed"
+        );
         buffer
     }
 
-    async fn write_and_sync(&self, segment: SegmentId, offset: u32, buffer: I::WriteBuf) -> std::io::Result<()> {
+    async fn write_and_sync(
+        &self,
+        segment: SegmentId,
+        offset: u32,
+        buffer: I::WriteBuf,
+    ) -> std::io::Result<()> {
         self.io.write(segment, offset, buffer).await?;
         if planted(Fault::LogUnsynced) {
             return Ok(());
@@ -361,8 +438,15 @@ impl<I: Machine> Core<I> {
         let open = tail.open.take().expect("a batch was written to an open segment");
         let segment = SegmentId(open.header.segment);
         self.seal(segment);
-        tail.poisoned.push(PoisonedTail { segment, generation: open.header.generation, offset: open.offset });
-        assert!(tail.poisoned.len() <= POISONED_MAX, "{POISONED_MAX} log segments failed in a row: the volume is gone");
+        tail.poisoned.push(PoisonedTail {
+            segment,
+            generation: open.header.generation,
+            offset: open.offset,
+        });
+        assert!(
+            tail.poisoned.len() <= POISONED_MAX,
+            "{POISONED_MAX} log segments failed in a row: the volume is gone"
+        );
     }
 
     /// Makes what is now on stable storage true, and answers.
@@ -421,7 +505,10 @@ impl<I: Machine> Core<I> {
 
     fn discard_fresh(self: &Rc<Self>, record: &Record) {
         if record.fresh_extents
-            && let Some(Change { key, value: Some(value) }) = record.changes.first()
+            && let Some(Change {
+                key,
+                value: Some(value),
+            }) = record.changes.first()
         {
             self.discard(&extents_of(key, value));
         }
@@ -465,7 +552,11 @@ impl<I: Machine> Core<I> {
         }
         let parts: Vec<Vec<u8>> = {
             let index = self.index.borrow();
-            index.prefixed(index_key).map(|(key, _)| key.to_vec()).filter(|key| key != index_key).collect()
+            index
+                .prefixed(index_key)
+                .map(|(key, _)| key.to_vec())
+                .filter(|key| key != index_key)
+                .collect()
         };
         for part in parts {
             let entry = self.index.borrow_mut().remove(&part).expect("found above");
@@ -496,8 +587,13 @@ fn kept_extents(record: &Record) -> BTreeSet<(SegmentId, u32)> {
     if !record.body.is_empty() {
         return BTreeSet::new();
     }
-    let puts = record.changes.iter().filter_map(|change| Some((&change.key, change.value.as_ref()?)));
-    puts.flat_map(|(key, value)| extents_of(key, value)).map(|extent| (extent.segment, extent.offset)).collect()
+    let puts = record
+        .changes
+        .iter()
+        .filter_map(|change| Some((&change.key, change.value.as_ref()?)));
+    puts.flat_map(|(key, value)| extents_of(key, value))
+        .map(|extent| (extent.segment, extent.offset))
+        .collect()
 }
 
 /// The extents that an entry keeps in place.

@@ -45,29 +45,64 @@ pub enum Refusal {
 #[derive(Debug)]
 pub enum Request {
     /// The encoded value of an object.
-    Lookup { bucket: BucketId, key: Vec<u8> },
+    Lookup {
+        bucket: BucketId,
+        key: Vec<u8>,
+    },
     Mutate(Mutation),
     /// Several at once, answered in order.
     MutateMany(Vec<Mutation>),
-    ListObjects { bucket: BucketId, walk: KeyWalk },
-    ListUploads { bucket: BucketId, walk: UploadWalk },
-    ListParts { bucket: BucketId, key: Vec<u8>, upload: UploadId, after: u16, max: usize },
+    ListObjects {
+        bucket: BucketId,
+        walk: KeyWalk,
+    },
+    ListUploads {
+        bucket: BucketId,
+        walk: UploadWalk,
+    },
+    ListParts {
+        bucket: BucketId,
+        key: Vec<u8>,
+        upload: UploadId,
+        after: u16,
+        max: usize,
+    },
     /// Core 0: make a bucket true everywhere.
-    CreateBucket { name: String },
+    CreateBucket {
+        name: String,
+        location: String,
+    },
     /// Core 0: delete a bucket everywhere, if it is empty.
-    DeleteBucket { name: String },
+    DeleteBucket {
+        name: String,
+    },
     /// Each core: know this bucket.
-    InstallBucket { name: String, bucket: Bucket },
+    InstallBucket {
+        name: String,
+        bucket: Bucket,
+    },
     /// Each core: refuse changes in this bucket from now on, and say whether it is empty.
-    FreezeBucket { bucket: BucketId },
+    FreezeBucket {
+        bucket: BucketId,
+    },
     /// Each core: accept changes again.
-    ThawBucket { bucket: BucketId },
+    ThawBucket {
+        bucket: BucketId,
+    },
     /// Each core: forget the bucket and its unfinished uploads.
-    DropBucket { name: String, bucket: BucketId },
+    DropBucket {
+        name: String,
+        bucket: BucketId,
+    },
     /// Core 0: a segment for this kind of content.
-    Allocate { content: Content, purpose: Purpose },
+    Allocate {
+        content: Content,
+        purpose: Purpose,
+    },
     /// Core 0, at start: answered when every core has asked for the same stage.
-    Barrier { stage: u8 },
+    Barrier {
+        stage: u8,
+    },
     /// Core 0, at start: what a core found on the volume; answered like a barrier, with what all found.
     Survey(Survey),
     /// At start: changes found in the log that this core owns.
@@ -114,16 +149,50 @@ pub enum Note {
 /// A change to what is stored, decided at the owner of its key.
 #[derive(Debug)]
 pub enum Mutation {
-    PutObject { bucket: BucketId, key: Vec<u8>, object: NewObject, condition: WriteCondition },
-    DeleteObject { bucket: BucketId, key: Vec<u8> },
-    CreateUpload { bucket: BucketId, key: Vec<u8>, upload: UploadId, attributes: Box<[u8]> },
-    PutPart { bucket: BucketId, key: Vec<u8>, upload: UploadId, number: u16, part: NewPart },
-    CompleteUpload { bucket: BucketId, key: Vec<u8>, upload: UploadId, completion: Completion, condition: WriteCondition },
-    AbortUpload { bucket: BucketId, key: Vec<u8>, upload: UploadId },
+    PutObject {
+        bucket: BucketId,
+        key: Vec<u8>,
+        object: NewObject,
+        condition: WriteCondition,
+    },
+    DeleteObject {
+        bucket: BucketId,
+        key: Vec<u8>,
+    },
+    CreateUpload {
+        bucket: BucketId,
+        key: Vec<u8>,
+        upload: UploadId,
+        attributes: Box<[u8]>,
+    },
+    PutPart {
+        bucket: BucketId,
+        key: Vec<u8>,
+        upload: UploadId,
+        number: u16,
+        part: NewPart,
+    },
+    CompleteUpload {
+        bucket: BucketId,
+        key: Vec<u8>,
+        upload: UploadId,
+        completion: Completion,
+        condition: WriteCondition,
+    },
+    AbortUpload {
+        bucket: BucketId,
+        key: Vec<u8>,
+        upload: UploadId,
+    },
     /// Core 0 only.
-    PutBucket { name: String },
+    PutBucket {
+        name: String,
+        location: String,
+    },
     /// Core 0 only.
-    RemoveBucket { name: String },
+    RemoveBucket {
+        name: String,
+    },
 }
 
 /// What a write requires of what is there.

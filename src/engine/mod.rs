@@ -51,7 +51,9 @@ pub struct Engine<I: Machine> {
 
 impl<I: Machine> Clone for Engine<I> {
     fn clone(&self) -> Self {
-        Engine { core: self.core.clone() }
+        Engine {
+            core: self.core.clone(),
+        }
     }
 }
 
@@ -100,7 +102,9 @@ impl<I: Machine> Engine<I> {
 
     /// How much of the volume is taken, if this core keeps the table.
     pub fn space_use(&self) -> Option<SpaceUse> {
-        self.core.is_coordinator().then(|| self.core.space.borrow().usage())
+        self.core
+            .is_coordinator()
+            .then(|| self.core.space.borrow().usage())
     }
 
     /// The bucket of that name.
@@ -111,15 +115,22 @@ impl<I: Machine> Engine<I> {
     /// All buckets, in order of name.
     pub fn buckets(&self) -> Vec<(String, Bucket)> {
         let buckets = self.core.buckets.borrow();
-        buckets.iter().map(|(name, bucket)| (name.to_owned(), bucket.clone())).collect()
+        buckets
+            .iter()
+            .map(|(name, bucket)| (name.to_owned(), bucket.clone()))
+            .collect()
     }
 
-    /// Makes a bucket.
+    /// Makes a bucket; `location` is kept and given back.
     ///
     /// # Errors
     /// `BucketExists` and what refuses any write.
-    pub async fn create_bucket(&self, name: &str) -> Result<Bucket, Refusal> {
-        match self.core.call(COORDINATOR, Request::CreateBucket { name: name.to_owned() }).await {
+    pub async fn create_bucket(&self, name: &str, location: &str) -> Result<Bucket, Refusal> {
+        let request = Request::CreateBucket {
+            name: name.to_owned(),
+            location: location.to_owned(),
+        };
+        match self.core.call(COORDINATOR, request).await {
             Reply::Bucket(created) => created,
             other => unreachable!("a bucket's making is answered by it, not {other:?}"),
         }
@@ -130,7 +141,16 @@ impl<I: Machine> Engine<I> {
     /// # Errors
     /// `NoSuchBucket`, `BucketNotEmpty` and what refuses any write.
     pub async fn delete_bucket(&self, name: &str) -> Result<(), Refusal> {
-        match self.core.call(COORDINATOR, Request::DeleteBucket { name: name.to_owned() }).await {
+        match self
+            .core
+            .call(
+                COORDINATOR,
+                Request::DeleteBucket {
+                    name: name.to_owned(),
+                },
+            )
+            .await
+        {
             Reply::Bucket(deleted) => deleted.map(drop),
             other => unreachable!("a bucket's end is answered by it, not {other:?}"),
         }
@@ -159,13 +179,35 @@ impl<I: Machine> Engine<I> {
         body: StoredBody<I>,
         condition: WriteCondition,
     ) -> Result<Outcome, Refusal> {
-        let object = NewObject { etag, attributes, body: body.take() };
-        self.mutate(bucket, key, Mutation::PutObject { bucket, key: key.to_vec(), object, condition }).await
+        let object = NewObject {
+            etag,
+            attributes,
+            body: body.take(),
+        };
+        self.mutate(
+            bucket,
+            key,
+            Mutation::PutObject {
+                bucket,
+                key: key.to_vec(),
+                object,
+                condition,
+            },
+        )
+        .await
     }
 
     /// Deletes an object; one that is not there is no error.
     pub async fn delete(&self, bucket: BucketId, key: &[u8]) -> Result<Outcome, Refusal> {
-        self.mutate(bucket, key, Mutation::DeleteObject { bucket, key: key.to_vec() }).await
+        self.mutate(
+            bucket,
+            key,
+            Mutation::DeleteObject {
+                bucket,
+                key: key.to_vec(),
+            },
+        )
+        .await
     }
 
     /// Deletes many objects; outcomes in order of `keys`.
@@ -175,15 +217,27 @@ impl<I: Machine> Engine<I> {
         for (at, key) in keys.iter().enumerate() {
             let (places, mutations) = &mut shares[self.core.owner(bucket, key).0 as usize];
             places.push(at);
-            mutations.push(Mutation::DeleteObject { bucket, key: key.clone() });
+            mutations.push(Mutation::DeleteObject {
+                bucket,
+                key: key.clone(),
+            });
         }
         let mut outcomes: Vec<Result<Outcome, Refusal>> = vec![Err(Refusal::Busy); keys.len()];
-        let calls = self.core.everyone().zip(shares).filter(|(_, (places, _))| !places.is_empty());
+        let calls = self
+            .core
+            .everyone()
+            .zip(shares)
+            .filter(|(_, (places, _))| !places.is_empty());
         let calls = calls.map(|(owner, (places, mutations))| async move {
-            (places, self.core.call(owner, Request::MutateMany(mutations)).await)
+            (
+                places,
+                self.core.call(owner, Request::MutateMany(mutations)).await,
+            )
         });
         for (places, reply) in futures_util::future::join_all(calls).await {
-            let Reply::Outcomes(share) = reply else { unreachable!("many changes are answered by their outcomes") };
+            let Reply::Outcomes(share) = reply else {
+                unreachable!("many changes are answered by their outcomes")
+            };
             for (at, outcome) in places.into_iter().zip(share) {
                 outcomes[at] = outcome;
             }
@@ -202,14 +256,29 @@ impl<I: Machine> Engine<I> {
         let value = if owner == self.core.io.core() {
             self.core.value_of(bucket, key)
         } else {
-            match self.core.call_remote(owner, Request::Lookup { bucket, key: key.to_vec() }).await {
+            match self
+                .core
+                .call_remote(
+                    owner,
+                    Request::Lookup {
+                        bucket,
+                        key: key.to_vec(),
+                    },
+                )
+                .await
+            {
                 Reply::Value(value) => value,
                 other => unreachable!("a lookup is answered by a value, not {other:?}"),
             }
         };
         let (sequence, value) = value.ok_or(Refusal::NoSuchKey)?;
         let object = Object::decode(&value).expect("the index holds values that were checked");
-        Ok(FoundObject { object, version: Version(sequence), core: self.core.clone(), guard })
+        Ok(FoundObject {
+            object,
+            version: Version(sequence),
+            core: self.core.clone(),
+            guard,
+        })
     }
 
     /// A page of a bucket's objects.
@@ -218,13 +287,23 @@ impl<I: Machine> Engine<I> {
     }
 
     /// Begins an upload in parts.
-    pub async fn create_upload(&self, bucket: BucketId, key: &[u8], attributes: Box<[u8]>) -> Result<UploadId, Refusal> {
+    pub async fn create_upload(
+        &self,
+        bucket: BucketId,
+        key: &[u8],
+        attributes: Box<[u8]>,
+    ) -> Result<UploadId, Refusal> {
         // By time, then unique: uploads of a key list in the order in which they began.
         let mut id = [0; 16];
         id[..8].copy_from_slice(&self.core.io.unix_ms().to_be_bytes());
         id[8..].copy_from_slice(&self.core.next_tag().to_be_bytes());
         let upload = UploadId(id);
-        let mutation = Mutation::CreateUpload { bucket, key: key.to_vec(), upload, attributes };
+        let mutation = Mutation::CreateUpload {
+            bucket,
+            key: key.to_vec(),
+            upload,
+            attributes,
+        };
         self.mutate(bucket, key, mutation).await?;
         Ok(upload)
     }
@@ -244,8 +323,18 @@ impl<I: Machine> Engine<I> {
         attributes: Box<[u8]>,
         body: StoredBody<I>,
     ) -> Result<Outcome, Refusal> {
-        let part = NewPart { md5, attributes, body: body.take() };
-        let mutation = Mutation::PutPart { bucket, key: key.to_vec(), upload, number, part };
+        let part = NewPart {
+            md5,
+            attributes,
+            body: body.take(),
+        };
+        let mutation = Mutation::PutPart {
+            bucket,
+            key: key.to_vec(),
+            upload,
+            number,
+            part,
+        };
         self.mutate(bucket, key, mutation).await
     }
 
@@ -262,7 +351,13 @@ impl<I: Machine> Engine<I> {
         completion: Completion,
         condition: WriteCondition,
     ) -> Result<Outcome, Refusal> {
-        let mutation = Mutation::CompleteUpload { bucket, key: key.to_vec(), upload, completion, condition };
+        let mutation = Mutation::CompleteUpload {
+            bucket,
+            key: key.to_vec(),
+            upload,
+            completion,
+            condition,
+        };
         self.mutate(bucket, key, mutation).await
     }
 
@@ -270,8 +365,22 @@ impl<I: Machine> Engine<I> {
     ///
     /// # Errors
     /// `NoSuchUpload` and what refuses any write.
-    pub async fn abort_upload(&self, bucket: BucketId, key: &[u8], upload: UploadId) -> Result<Outcome, Refusal> {
-        self.mutate(bucket, key, Mutation::AbortUpload { bucket, key: key.to_vec(), upload }).await
+    pub async fn abort_upload(
+        &self,
+        bucket: BucketId,
+        key: &[u8],
+        upload: UploadId,
+    ) -> Result<Outcome, Refusal> {
+        self.mutate(
+            bucket,
+            key,
+            Mutation::AbortUpload {
+                bucket,
+                key: key.to_vec(),
+                upload,
+            },
+        )
+        .await
     }
 
     /// Parts of an upload with numbers greater than `after`, up to `max`.
@@ -287,7 +396,20 @@ impl<I: Machine> Engine<I> {
         max: usize,
     ) -> Result<PartPage, Refusal> {
         let owner = self.core.owner(bucket, key);
-        match self.core.call(owner, Request::ListParts { bucket, key: key.to_vec(), upload, after, max }).await {
+        match self
+            .core
+            .call(
+                owner,
+                Request::ListParts {
+                    bucket,
+                    key: key.to_vec(),
+                    upload,
+                    after,
+                    max,
+                },
+            )
+            .await
+        {
             Reply::Parts(page) => page,
             other => unreachable!("parts are answered by a page, not {other:?}"),
         }
@@ -299,7 +421,11 @@ impl<I: Machine> Engine<I> {
     }
 
     async fn mutate(&self, bucket: BucketId, key: &[u8], mutation: Mutation) -> Result<Outcome, Refusal> {
-        match self.core.call(self.core.owner(bucket, key), Request::Mutate(mutation)).await {
+        match self
+            .core
+            .call(self.core.owner(bucket, key), Request::Mutate(mutation))
+            .await
+        {
             Reply::Outcome(outcome) => outcome,
             other => unreachable!("a change is answered by its outcome, not {other:?}"),
         }

@@ -30,23 +30,30 @@ struct Generation {
     retiring: Option<SegmentId>,
 }
 
+/// Is told of a segment that no read of this core holds any more.
+pub type OnRetired = Rc<dyn Fn(SegmentId)>;
+
 /// Holds every segment in place that a lookup under it may lead to.
 pub struct ReadGuard {
     reads: Rc<Reads>,
     generation: u64,
-    over: Rc<dyn Fn(SegmentId)>,
+    over: OnRetired,
 }
 
 impl Reads {
     /// Starts a read. `over` is told of each segment whose retirement waited for this guard.
-    pub fn guard(self: &Rc<Self>, over: &Rc<dyn Fn(SegmentId)>) -> ReadGuard {
+    pub fn guard(self: &Rc<Self>, over: &OnRetired) -> ReadGuard {
         let mut state = self.state.borrow_mut();
         if state.open.is_empty() {
             state.open.push_back(Generation::default());
         }
         let generation = state.first + state.open.len() as u64 - 1;
         state.open.back_mut().expect("one generation is open").guards += 1;
-        ReadGuard { reads: self.clone(), generation, over: over.clone() }
+        ReadGuard {
+            reads: self.clone(),
+            generation,
+            over: over.clone(),
+        }
     }
 
     /// Ends the current generation; returns the segments that no read holds any more.
@@ -95,7 +102,7 @@ mod tests {
     fn a_segment_is_over_when_earlier_guards_are_gone() {
         let reads = Rc::new(Reads::default());
         let told = Rc::new(RefCell::new(Vec::new()));
-        let over: Rc<dyn Fn(SegmentId)> = {
+        let over: OnRetired = {
             let told = told.clone();
             Rc::new(move |segment| told.borrow_mut().push(segment))
         };

@@ -9,17 +9,19 @@
 //!
 //! A torn tail ends a log. Damage in the middle is an alarm, and what follows it is kept.
 
+use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::entry::{Bucket, Object, Part, Upload};
 use crate::engine::group_commit::extents_of;
 use crate::engine::message::{Found, FoundSegment, PoisonedTail, RecoveredChange, Reply, Request, Survey};
-use crate::engine::Machine;
-use crate::engine::planted::{Fault, planted};
 use crate::index::Entry;
 use crate::index::key::{self, Named};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
 use crate::limits::SEGMENT_HEADER_BYTES;
-use crate::log::{BatchRef, BatchWriter, Change, HeaderError, LogEnd, LogScanner, RecordKind, ScanStep, SegmentHeader, SegmentKind, change_length};
+use crate::log::{
+    BatchRef, BatchWriter, Change, HeaderError, LogEnd, LogScanner, RecordKind, ScanStep, SegmentHeader,
+    SegmentKind, change_length,
+};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::rc::Rc;
@@ -46,7 +48,10 @@ pub struct Recovered {
 /// Why a volume cannot be opened.
 #[derive(Debug)]
 pub enum RecoverError {
-    Disk { segment: Option<SegmentId>, error: std::io::Error },
+    Disk {
+        segment: Option<SegmentId>,
+        error: std::io::Error,
+    },
     /// A segment was written by a later release.
     Newer { segment: SegmentId, version: u16 },
     /// A segment belongs to another volume.
@@ -56,14 +61,22 @@ pub enum RecoverError {
 impl fmt::Display for RecoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            RecoverError::Disk { segment: Some(segment), error } => write!(f, "segment {segment}: {error}"),
-            RecoverError::Disk { segment: None, error } => write!(f, "the segments cannot be listed: {error}"),
+            RecoverError::Disk {
+                segment: Some(segment),
+                error,
+            } => write!(f, "segment {segment}: {error}"),
+            RecoverError::Disk { segment: None, error } => {
+                write!(f, "the segments cannot be listed: {error}")
+            }
             RecoverError::Newer { segment, version } => write!(
                 f,
                 "segment {segment} has format version {version}, which a later release wrote; start that release"
             ),
             RecoverError::Foreign { segment } => {
-                write!(f, "segment {segment} belongs to another volume; take its file away and start again")
+                write!(
+                    f,
+                    "segment {segment} belongs to another volume; take its file away and start again"
+                )
             }
         }
     }
@@ -116,7 +129,11 @@ impl<I: Machine> Core<I> {
 
     async fn survey_share(&self, recovered: &mut Recovered) -> Result<ShareSurvey, RecoverError> {
         let mut share = ShareSurvey::default();
-        let segments = self.io.segments().await.map_err(|error| RecoverError::Disk { segment: None, error })?;
+        let segments = self
+            .io
+            .segments()
+            .await
+            .map_err(|error| RecoverError::Disk { segment: None, error })?;
         for segment in segments {
             if segment.0 as usize % self.io.cores() != self.io.core().0 as usize {
                 continue;
@@ -131,15 +148,23 @@ impl<I: Machine> Core<I> {
                     (Some(header), content, header.generation)
                 }
                 Err(HeaderError::NotWritten) => (None, Found::Free, 0),
-                Err(HeaderError::NewerVersion(version)) => return Err(RecoverError::Newer { segment, version }),
+                Err(HeaderError::NewerVersion(version)) => {
+                    return Err(RecoverError::Newer { segment, version });
+                }
                 Err(HeaderError::OtherVolume) => return Err(RecoverError::Foreign { segment }),
                 Err(error) => {
-                    eprintln!("weft: segment {segment} has a damaged header ({error:?}); nothing in it is touched");
+                    eprintln!(
+                        "weft: segment {segment} has a damaged header ({error:?}); nothing in it is touched"
+                    );
                     recovered.segments_unreadable += 1;
                     (None, Found::Unreadable, 0)
                 }
             };
-            share.survey.segments.push(FoundSegment { segment, generation, content });
+            share.survey.segments.push(FoundSegment {
+                segment,
+                generation,
+                content,
+            });
             let Some(header) = header else { continue };
             if header.kind == SegmentKind::Free {
                 share.freed.push(header);
@@ -154,7 +179,10 @@ impl<I: Machine> Core<I> {
         Ok(share)
     }
 
-    async fn read_header(&self, segment: SegmentId) -> Result<Result<SegmentHeader, HeaderError>, RecoverError> {
+    async fn read_header(
+        &self,
+        segment: SegmentId,
+    ) -> Result<Result<SegmentHeader, HeaderError>, RecoverError> {
         let bytes = self.read_window(segment, 0, SEGMENT_HEADER_BYTES).await?;
         let shape = self.io.volume();
         let header = SegmentHeader::decode(&bytes);
@@ -171,9 +199,15 @@ impl<I: Machine> Core<I> {
         scan.first_batch_only = true;
         self.for_each_batch(&mut scan, |batch, _| {
             for record in batch.records() {
-                let RecordKind::Poison(poison) = record.kind() else { break };
+                let RecordKind::Poison(poison) = record.kind() else {
+                    break;
+                };
                 let segment = SegmentId(poison.segment);
-                poisoned.push(PoisonedTail { segment, generation: poison.generation, offset: poison.offset });
+                poisoned.push(PoisonedTail {
+                    segment,
+                    generation: poison.generation,
+                    offset: poison.offset,
+                });
             }
             Vec::new()
         })
@@ -232,7 +266,9 @@ impl<I: Machine> Core<I> {
     /// forget with the power, or the other way round. So the last batch that counts is written again, as it was
     /// read, and behind it a seal takes the place of whatever may still come up there.
     async fn settle_log(&self, scan: &Scan, void_from: Option<u32>) -> Result<(), RecoverError> {
-        let Some((tail, next_number, end)) = scan.end else { return Ok(()) };
+        let Some((tail, next_number, end)) = scan.end else {
+            return Ok(());
+        };
         let segment = SegmentId(scan.header.segment);
         let size = scan.header.segment_size_bytes;
         let void = void_from.and_then(|from| scan.batches.iter().find(|(offset, ..)| *offset >= from));
@@ -256,7 +292,10 @@ impl<I: Machine> Core<I> {
             }
             self.io.sync(segment).await
         };
-        settled.await.map_err(|error| RecoverError::Disk { segment: Some(segment), error })
+        settled.await.map_err(|error| RecoverError::Disk {
+            segment: Some(segment),
+            error,
+        })
     }
 
     /// Makes the marks of freed logs durable that a killed run may have left volatile: tombstones that they
@@ -264,7 +303,9 @@ impl<I: Machine> Core<I> {
     async fn settle_freed(&self, freed: &[SegmentHeader], newest_epoch: u32) -> Result<(), RecoverError> {
         for header in freed.iter().filter(|header| header.epoch >= newest_epoch) {
             let segment = Some(SegmentId(header.segment));
-            self.write_header(header).await.map_err(|error| RecoverError::Disk { segment, error })?;
+            self.write_header(header)
+                .await
+                .map_err(|error| RecoverError::Disk { segment, error })?;
         }
         Ok(())
     }
@@ -283,23 +324,37 @@ impl<I: Machine> Core<I> {
             match scanner.next(&window, offset) {
                 ScanStep::NeedMore { from, length_min } => {
                     let rest = scan.header.segment_size_bytes - from;
-                    window = self.read_window(segment, from, length_min.max(scan.window_bytes).min(rest)).await?;
+                    window = self
+                        .read_window(segment, from, length_min.max(scan.window_bytes).min(rest))
+                        .await?;
                     offset = from;
                     continue;
                 }
                 ScanStep::Batch(batch) => {
-                    scan.batches.push((batch.offset_in_segment(), batch.disk_length_bytes(), batch.number()));
+                    scan.batches.push((
+                        batch.offset_in_segment(),
+                        batch.disk_length_bytes(),
+                        batch.number(),
+                    ));
                     out = read(batch, &mut scan.batches_damaged);
                 }
                 ScanStep::Salvaged(batch) => out = read(batch, &mut scan.batches_damaged),
-                ScanStep::Damaged { from, to, batches_lost } => {
+                ScanStep::Damaged {
+                    from,
+                    to,
+                    batches_lost,
+                } => {
                     eprintln!(
                         "weft: log segment {segment}: bytes {from} to {to} are damaged: at least {batches_lost} \
                          batches of acknowledged changes are gone; what follows is kept"
                     );
                     scan.batches_damaged += u64::from(batches_lost);
                 }
-                ScanStep::End { tail, next_number, end } => {
+                ScanStep::End {
+                    tail,
+                    next_number,
+                    end,
+                } => {
                     scan.end = Some((tail, next_number, end));
                     return Ok(());
                 }
@@ -316,7 +371,9 @@ impl<I: Machine> Core<I> {
         for change in changes {
             let owner = match key::parse(&change.key) {
                 Some(Named::Object { bucket, key }) => self.owner(bucket, &key),
-                Some(Named::Upload { bucket, key, .. } | Named::Part { bucket, key, .. }) => self.owner(bucket, &key),
+                Some(Named::Upload { bucket, key, .. } | Named::Part { bucket, key, .. }) => {
+                    self.owner(bucket, &key)
+                }
                 Some(Named::Bucket { .. }) => COORDINATOR,
                 None => {
                     eprintln!("weft: a record names a key that this release does not know; it is left alone");
@@ -359,7 +416,10 @@ impl<I: Machine> Core<I> {
     async fn install_recovered_buckets(self: &Rc<Self>, recovered: &mut Recovered) {
         let found: Vec<(String, Bucket)> = {
             let assembly = self.assembly.borrow();
-            let values = assembly.changes.iter().filter_map(|(key, change)| Some((key, change.value.as_ref()?)));
+            let values = assembly
+                .changes
+                .iter()
+                .filter_map(|(key, change)| Some((key, change.value.as_ref()?)));
             let buckets = values.filter_map(|(index_key, value)| match key::parse(index_key)? {
                 Named::Bucket { name } => Some((String::from_utf8(name).ok()?, Bucket::decode(value)?)),
                 Named::Object { .. } | Named::Upload { .. } | Named::Part { .. } => None,
@@ -368,7 +428,11 @@ impl<I: Machine> Core<I> {
         };
         recovered.buckets = found.len() as u64;
         for (name, bucket) in found {
-            self.call_all(|| Request::InstallBucket { name: name.clone(), bucket: bucket.clone() }).await;
+            self.call_all(|| Request::InstallBucket {
+                name: name.clone(),
+                bucket: bucket.clone(),
+            })
+            .await;
         }
     }
 
@@ -413,8 +477,15 @@ impl<I: Machine> Core<I> {
                 recovered.uploads += 1;
                 Upload::decode(value).is_some()
             }
-            Named::Part { bucket, key, upload, .. } => {
-                if self.index.borrow().get(&key::upload(bucket, &key, upload)).is_none() {
+            Named::Part {
+                bucket, key, upload, ..
+            } => {
+                if self
+                    .index
+                    .borrow()
+                    .get(&key::upload(bucket, &key, upload))
+                    .is_none()
+                {
                     return false;
                 }
                 Part::decode(value).is_some_and(|part| self.are_within_volume(&part.extents))
@@ -431,7 +502,8 @@ impl<I: Machine> Core<I> {
         let shape = self.io.volume();
         extents.iter().all(|extent| {
             extent.segment.0 < shape.segments_max
-                && u64::from(extent.offset) + u64::from(extent.disk_bytes()) <= u64::from(shape.segment_size_bytes)
+                && u64::from(extent.offset) + u64::from(extent.disk_bytes())
+                    <= u64::from(shape.segment_size_bytes)
         })
     }
 
@@ -443,7 +515,10 @@ impl<I: Machine> Core<I> {
         while at < from + length {
             let piece = (from + length - at).min(SCAN_BYTES);
             let read = self.io.read(segment, at, piece).await;
-            let read = read.map_err(|error| RecoverError::Disk { segment: Some(segment), error })?;
+            let read = read.map_err(|error| RecoverError::Disk {
+                segment: Some(segment),
+                error,
+            })?;
             window.extend_from_slice(read.as_ref());
             at += piece;
         }
@@ -481,7 +556,10 @@ impl<I: Machine> Core<I> {
             if assembly.surveyors.len() < self.io.cores() {
                 return;
             }
-            (std::mem::take(&mut assembly.survey), std::mem::take(&mut assembly.surveyors))
+            (
+                std::mem::take(&mut assembly.survey),
+                std::mem::take(&mut assembly.surveyors),
+            )
         };
         self.space.borrow_mut().survey(&all);
         for to in surveyors {
@@ -512,7 +590,14 @@ struct Scan {
 
 impl Scan {
     fn new(header: &SegmentHeader, window_bytes: u32) -> Scan {
-        Scan { header: *header, window_bytes, first_batch_only: false, batches_damaged: 0, batches: Vec::new(), end: None }
+        Scan {
+            header: *header,
+            window_bytes,
+            first_batch_only: false,
+            batches_damaged: 0,
+            batches: Vec::new(),
+            end: None,
+        }
     }
 }
 

@@ -29,11 +29,13 @@ pub struct Supply {
     freed: Cell<u64>,
 }
 
+type Answer = oneshot::Sender<Result<(), Refusal>>;
+
 #[derive(Default)]
 struct Shelf {
     spare: RefCell<VecDeque<SegmentHeader>>,
     /// Told that something is in `spare`, or why nothing will be.
-    waiting: RefCell<VecDeque<(Purpose, oneshot::Sender<Result<(), Refusal>>)>>,
+    waiting: RefCell<VecDeque<(Purpose, Answer)>>,
     orders: Cell<usize>,
     /// One order at a time, so that a core fills its logs in the order of their generations: what tells that a
     /// record is void lies in a later life than the record.
@@ -91,7 +93,11 @@ impl<I: Machine> Core<I> {
     }
 
     /// A segment to fill, its header durable; the next one is being made ready.
-    pub async fn take_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {
+    pub async fn take_segment(
+        self: &Rc<Self>,
+        content: Content,
+        purpose: Purpose,
+    ) -> Result<SegmentHeader, Refusal> {
         let shelf = self.supply.shelf(content);
         loop {
             // A segment stays on its shelf until it is taken: who waits may go away.
@@ -167,7 +173,11 @@ impl<I: Machine> Core<I> {
         });
     }
 
-    async fn obtain_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {
+    async fn obtain_segment(
+        self: &Rc<Self>,
+        content: Content,
+        purpose: Purpose,
+    ) -> Result<SegmentHeader, Refusal> {
         let mut failures = 0;
         loop {
             let freed = self.supply.freed.get();
@@ -180,9 +190,17 @@ impl<I: Machine> Core<I> {
         }
     }
 
-    async fn prepare_segment(self: &Rc<Self>, content: Content, purpose: Purpose) -> Result<SegmentHeader, Refusal> {
-        let reply = self.call(COORDINATOR, Request::Allocate { content, purpose }).await;
-        let Reply::Allocated(allocated) = reply else { unreachable!("an allocation is answered by one") };
+    async fn prepare_segment(
+        self: &Rc<Self>,
+        content: Content,
+        purpose: Purpose,
+    ) -> Result<SegmentHeader, Refusal> {
+        let reply = self
+            .call(COORDINATOR, Request::Allocate { content, purpose })
+            .await;
+        let Reply::Allocated(allocated) = reply else {
+            unreachable!("an allocation is answered by one")
+        };
         let Allocation { segment, generation } = allocated?;
         let kind = match content {
             Content::Log => SegmentKind::Log,
@@ -266,7 +284,11 @@ impl DataSegment {
     fn take(&self, wanted_bytes: u32) -> Option<u32> {
         let room = self.end - self.cursor.get();
         let whole_blocks = room - room % BLOCK_BYTES as u32;
-        let taken = if wanted_bytes <= room { wanted_bytes } else { whole_blocks };
+        let taken = if wanted_bytes <= room {
+            wanted_bytes
+        } else {
+            whole_blocks
+        };
         (taken > 0).then(|| {
             self.cursor.set(self.cursor.get() + taken);
             self.reservations.set(self.reservations.get() + 1);
@@ -307,11 +329,20 @@ impl<I: Machine> Core<I> {
     }
 
     fn reserve_in_current(self: &Rc<Self>, wanted: u32) -> Option<Reservation> {
-        let segment = self.data.current.borrow().clone().filter(|segment| !segment.failed.get())?;
+        let segment = self
+            .data
+            .current
+            .borrow()
+            .clone()
+            .filter(|segment| !segment.failed.get())?;
         let offset = segment.cursor.get();
         let disk_bytes = segment.take(wanted)?;
         self.account_here(segment.id, i64::from(disk_bytes));
-        Some(Reservation { segment, offset, disk_bytes })
+        Some(Reservation {
+            segment,
+            offset,
+            disk_bytes,
+        })
     }
 
     /// A reservation has no write in flight and gets no more.
@@ -358,7 +389,10 @@ impl<I: Machine> Core<I> {
             if !segment.failed.get() {
                 self.counters.data_syncs.set(self.counters.data_syncs.get() + 1);
                 if let Err(error) = self.io.sync(segment.id).await {
-                    eprintln!("weft: data segment {}: sync: {error}; it takes no more", segment.id);
+                    eprintln!(
+                        "weft: data segment {}: sync: {error}; it takes no more",
+                        segment.id
+                    );
                     self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
                     segment.failed.set(true);
                 }

@@ -4,14 +4,13 @@
 //! against it, readers never see it. A change that is refused because of a pending one is answered together
 //! with it, so that no answer reveals what a crash could still undo.
 
+use crate::engine::Machine;
 use crate::engine::core::{Core, ReplyTo};
 use crate::engine::entry::{ETag, Extent, Layout, Object, Part, Summary, Upload};
+use crate::engine::group_commit::{Change, Queued, Record};
 use crate::engine::message::{
     Completion, Mutation, NewBody, NewObject, NewPart, Outcome, Refusal, Reply, WriteCondition,
 };
-use crate::engine::Machine;
-use crate::engine::planted::{Fault, planted};
-use crate::engine::group_commit::{Change, Queued, Record};
 use crate::index::key::{self, BucketId, UploadId};
 use crate::io::SegmentId;
 use futures_channel::oneshot;
@@ -22,14 +21,26 @@ impl<I: Machine> Core<I> {
     pub fn mutate(self: &Rc<Self>, mutation: Mutation, to: ReplyTo) {
         let checked = self.admit(&mutation).and_then(|()| self.check(&mutation));
         // Only what changes nothing must wait for those that are pending: a change queues behind them.
-        let is_pending = |mutation: &Mutation| mutation.index_keys().iter().any(|key| self.commits.is_pending(key));
+        let is_pending = |mutation: &Mutation| {
+            mutation
+                .index_keys()
+                .iter()
+                .any(|key| self.commits.is_pending(key))
+        };
         match checked {
             Ok(Verdict::Change) => {
                 let (record, outcome) = self.plan(mutation);
-                self.enqueue(Queued { record: Some(record), outcome: Ok(outcome), to });
+                self.enqueue(Queued {
+                    record: Some(record),
+                    outcome: Ok(outcome),
+                    to,
+                });
             }
             Ok(Verdict::Nothing) => {
-                let outcome = Ok(Outcome { sequence: 0, modified_ms: self.io.unix_ms() });
+                let outcome = Ok(Outcome {
+                    sequence: 0,
+                    modified_ms: self.io.unix_ms(),
+                });
                 self.answer_after(is_pending(&mutation), outcome, to);
             }
             Err(refusal) => {
@@ -60,7 +71,10 @@ impl<I: Machine> Core<I> {
 
     /// The committed sequence and value of an object.
     pub fn value_of(&self, bucket: BucketId, key: &[u8]) -> Option<(u64, Box<[u8]>)> {
-        self.index.borrow().get(&key::object(bucket, key)).map(|entry| (entry.sequence, entry.value.clone()))
+        self.index
+            .borrow()
+            .get(&key::object(bucket, key))
+            .map(|entry| (entry.sequence, entry.value.clone()))
     }
 
     /// Gives back the room of extents that nothing will refer to.
@@ -71,8 +85,12 @@ impl<I: Machine> Core<I> {
     }
 
     fn answer_after(self: &Rc<Self>, pending: bool, outcome: Result<Outcome, Refusal>, to: ReplyTo) {
-        if pending && !planted(Fault::EarlyRefusal) {
-            self.enqueue(Queued { record: None, outcome, to });
+        if pending {
+            self.enqueue(Queued {
+                record: None,
+                outcome,
+                to,
+            });
         } else {
             self.reply_outcome(to, outcome);
         }
@@ -96,7 +114,12 @@ impl<I: Machine> Core<I> {
     /// Whether the change may happen, given what is true or pending.
     fn check(&self, mutation: &Mutation) -> Result<Verdict, Refusal> {
         match mutation {
-            Mutation::PutObject { bucket, key, object, condition } => {
+            Mutation::PutObject {
+                bucket,
+                key,
+                object,
+                condition,
+            } => {
                 self.check_condition(*bucket, key, *condition)?;
                 if let NewBody::Keep { sequence } = object.body {
                     self.check_unchanged(&key::object(*bucket, key), sequence)?;
@@ -110,11 +133,20 @@ impl<I: Machine> Core<I> {
                 }))
             }
             Mutation::CreateUpload { .. } => Ok(Verdict::Change),
-            Mutation::PutPart { bucket, key, upload, .. } | Mutation::AbortUpload { bucket, key, upload } => {
+            Mutation::PutPart {
+                bucket, key, upload, ..
+            }
+            | Mutation::AbortUpload { bucket, key, upload } => {
                 self.check_upload(*bucket, key, *upload)?;
                 Ok(Verdict::Change)
             }
-            Mutation::CompleteUpload { bucket, key, upload, completion, condition } => {
+            Mutation::CompleteUpload {
+                bucket,
+                key,
+                upload,
+                completion,
+                condition,
+            } => {
                 self.check_upload(*bucket, key, *upload)?;
                 for &(number, sequence) in &completion.parts {
                     self.check_unchanged(&key::part(*bucket, key, *upload, number), sequence)?;
@@ -122,7 +154,7 @@ impl<I: Machine> Core<I> {
                 self.check_condition(*bucket, key, *condition)?;
                 Ok(Verdict::Change)
             }
-            Mutation::PutBucket { name } => self.current(&key::bucket(name), |current| match current {
+            Mutation::PutBucket { name, .. } => self.current(&key::bucket(name), |current| match current {
                 Some(_) => Err(Refusal::BucketExists),
                 None => Ok(Verdict::Change),
             }),
@@ -133,22 +165,30 @@ impl<I: Machine> Core<I> {
         }
     }
 
-    fn check_condition(&self, bucket: BucketId, key: &[u8], condition: WriteCondition) -> Result<(), Refusal> {
+    fn check_condition(
+        &self,
+        bucket: BucketId,
+        key: &[u8],
+        condition: WriteCondition,
+    ) -> Result<(), Refusal> {
         if condition == WriteCondition::None {
             return Ok(());
         }
         self.current(&key::object(bucket, key), |current| {
             let etag: Option<ETag> = current.map(|(_, value)| {
-                Summary::decode(value).expect("the index holds values that were checked").etag
+                Summary::decode(value)
+                    .expect("the index holds values that were checked")
+                    .etag
             });
             match (condition, etag) {
-                (WriteCondition::None, _) | (WriteCondition::IfAbsent, None) | (WriteCondition::IfExists, Some(_)) => {
-                    Ok(())
-                }
+                (WriteCondition::None, _)
+                | (WriteCondition::IfAbsent, None)
+                | (WriteCondition::IfExists, Some(_)) => Ok(()),
                 (WriteCondition::IfAbsent, Some(_)) => Err(Refusal::PreconditionFailed),
-                (WriteCondition::IfExists | WriteCondition::IfMatch(_) | WriteCondition::IfMatchNone, None) => {
-                    Err(Refusal::NoSuchKey)
-                }
+                (
+                    WriteCondition::IfExists | WriteCondition::IfMatch(_) | WriteCondition::IfMatchNone,
+                    None,
+                ) => Err(Refusal::NoSuchKey),
                 (WriteCondition::IfMatch(wanted), Some(etag)) if wanted == etag => Ok(()),
                 (WriteCondition::IfMatch(_) | WriteCondition::IfMatchNone, Some(_)) => {
                     Err(Refusal::PreconditionFailed)
@@ -158,55 +198,116 @@ impl<I: Machine> Core<I> {
     }
 
     fn check_upload(&self, bucket: BucketId, key: &[u8], upload: UploadId) -> Result<(), Refusal> {
-        self.current(&key::upload(bucket, key, upload), |current| current.map(|_| ()).ok_or(Refusal::NoSuchUpload))
+        self.current(&key::upload(bucket, key, upload), |current| {
+            current.map(|_| ()).ok_or(Refusal::NoSuchUpload)
+        })
     }
 
     /// The committed entry must still be this one, with nothing pending: its extents are about to be used.
     fn check_unchanged(&self, index_key: &[u8], sequence: u64) -> Result<(), Refusal> {
         let unchanged = !self.commits.is_pending(index_key)
-            && self.index.borrow().get(index_key).is_some_and(|entry| entry.sequence == sequence);
+            && self
+                .index
+                .borrow()
+                .get(index_key)
+                .is_some_and(|entry| entry.sequence == sequence);
         unchanged.then_some(()).ok_or(Refusal::Stale)
     }
 
     /// What is true of a key, or about to be: its sequence and value.
     fn current<T>(&self, index_key: &[u8], view: impl FnOnce(Option<(u64, &[u8])>) -> T) -> T {
         self.commits.with_pending(index_key, |pending| match pending {
-            Some((sequence, value)) if !planted(Fault::PendingIgnored) => view(value.map(|value| (sequence, value))),
-            _ => view(self.index.borrow().get(index_key).map(|entry| (entry.sequence, &*entry.value))),
+            Some((sequence, value)) => view(value.map(|value| (sequence, value))),
+            None => view(
+                self.index
+                    .borrow()
+                    .get(index_key)
+                    .map(|entry| (entry.sequence, &*entry.value)),
+            ),
         })
     }
 
     /// The record of a change that was checked.
     fn plan(&self, mutation: Mutation) -> (Record, Outcome) {
-        let outcome = Outcome { sequence: self.next_sequence(), modified_ms: self.io.unix_ms() };
+        let outcome = Outcome {
+            sequence: self.next_sequence(),
+            modified_ms: self.io.unix_ms(),
+        };
         let fresh_extents = mutation.has_fresh_extents();
         let (changes, body) = match mutation {
-            Mutation::PutObject { bucket, key, object, .. } => self.plan_object(bucket, &key, object, outcome),
-            Mutation::DeleteObject { bucket, key } => (vec![Change::delete(key::object(bucket, &key))], Vec::new()),
-            Mutation::CreateUpload { bucket, key, upload, attributes } => {
-                let value = Upload { initiated_ms: outcome.modified_ms, attributes }.encode();
-                (vec![Change::put(key::upload(bucket, &key, upload), value)], Vec::new())
+            Mutation::PutObject {
+                bucket, key, object, ..
+            } => self.plan_object(bucket, &key, object, outcome),
+            Mutation::DeleteObject { bucket, key } => {
+                (vec![Change::delete(key::object(bucket, &key))], Vec::new())
             }
-            Mutation::PutPart { bucket, key, upload, number, part } => {
-                plan_part(key::part(bucket, &key, upload, number), part, outcome)
+            Mutation::CreateUpload {
+                bucket,
+                key,
+                upload,
+                attributes,
+            } => {
+                let value = Upload {
+                    initiated_ms: outcome.modified_ms,
+                    attributes,
+                }
+                .encode();
+                (
+                    vec![Change::put(key::upload(bucket, &key, upload), value)],
+                    Vec::new(),
+                )
             }
-            Mutation::CompleteUpload { bucket, key, upload, completion, .. } => {
-                (self.plan_completion(bucket, &key, upload, completion, outcome), Vec::new())
-            }
-            Mutation::AbortUpload { bucket, key, upload } => {
-                (vec![Change::delete(key::upload(bucket, &key, upload))], Vec::new())
-            }
-            Mutation::PutBucket { name } => {
+            Mutation::PutPart {
+                bucket,
+                key,
+                upload,
+                number,
+                part,
+            } => plan_part(key::part(bucket, &key, upload, number), part, outcome),
+            Mutation::CompleteUpload {
+                bucket,
+                key,
+                upload,
+                completion,
+                ..
+            } => (
+                self.plan_completion(bucket, &key, upload, completion, outcome),
+                Vec::new(),
+            ),
+            Mutation::AbortUpload { bucket, key, upload } => (
+                vec![Change::delete(key::upload(bucket, &key, upload))],
+                Vec::new(),
+            ),
+            Mutation::PutBucket { name, location } => {
                 let id = BucketId(outcome.sequence);
-                let value = super::entry::Bucket { id, created_ms: outcome.modified_ms }.encode();
+                let value = super::entry::Bucket {
+                    id,
+                    created_ms: outcome.modified_ms,
+                    location,
+                }
+                .encode();
                 (vec![Change::put(key::bucket(&name), value)], Vec::new())
             }
             Mutation::RemoveBucket { name } => (vec![Change::delete(key::bucket(&name))], Vec::new()),
         };
-        (Record { sequence: outcome.sequence, changes, body, fresh_extents }, outcome)
+        (
+            Record {
+                sequence: outcome.sequence,
+                changes,
+                body,
+                fresh_extents,
+            },
+            outcome,
+        )
     }
 
-    fn plan_object(&self, bucket: BucketId, key: &[u8], new: NewObject, outcome: Outcome) -> (Vec<Change>, Vec<u8>) {
+    fn plan_object(
+        &self,
+        bucket: BucketId,
+        key: &[u8],
+        new: NewObject,
+        outcome: Outcome,
+    ) -> (Vec<Change>, Vec<u8>) {
         let index_key = key::object(bucket, key);
         let mut object = Object {
             size: 0,
@@ -232,7 +333,11 @@ impl<I: Machine> Core<I> {
                 let index = self.index.borrow();
                 let entry = index.get(&index_key).expect("checked to be there");
                 let kept = Object::decode(&entry.value).expect("the index holds values that were checked");
-                object = Object { modified_ms: object.modified_ms, attributes: object.attributes, ..kept };
+                object = Object {
+                    modified_ms: object.modified_ms,
+                    attributes: object.attributes,
+                    ..kept
+                };
             }
         }
         (vec![Change::put(index_key, object.encode())], inline)
@@ -250,7 +355,9 @@ impl<I: Machine> Core<I> {
         let mut part_sizes = Vec::with_capacity(completion.parts.len());
         let mut extents = Vec::with_capacity(completion.parts.len());
         for (number, _) in completion.parts {
-            let entry = index.get(&key::part(bucket, key, upload, number)).expect("checked to be there");
+            let entry = index
+                .get(&key::part(bucket, key, upload, number))
+                .expect("checked to be there");
             let part = Part::decode(&entry.value).expect("the index holds values that were checked");
             part_sizes.push(part.size);
             extents.extend_from_slice(&part.extents);
@@ -283,7 +390,13 @@ fn plan_part(index_key: Vec<u8>, new: NewPart, outcome: Outcome) -> (Vec<Change>
         NewBody::Extents { size, extents } => (size, extents.into(), Vec::new()),
         NewBody::Keep { .. } => unreachable!("a part has bytes of its own"),
     };
-    let part = Part { size, modified_ms: outcome.modified_ms, md5: new.md5, attributes: new.attributes, extents };
+    let part = Part {
+        size,
+        modified_ms: outcome.modified_ms,
+        md5: new.md5,
+        attributes: new.attributes,
+        extents,
+    };
     (vec![Change::put(index_key, part.encode())], inline)
 }
 
@@ -293,7 +406,14 @@ fn inline_extent(body: &[u8]) -> Box<[Extent]> {
         return Box::default();
     }
     let length = body.len() as u32;
-    [Extent { layout: Layout::Inline, segment: SegmentId(0), offset: 0, length, check: 0 }].into()
+    [Extent {
+        layout: Layout::Inline,
+        segment: SegmentId(0),
+        offset: 0,
+        length,
+        check: 0,
+    }]
+    .into()
 }
 
 impl Mutation {
@@ -303,13 +423,19 @@ impl Mutation {
             Mutation::PutObject { bucket, key, .. } | Mutation::DeleteObject { bucket, key } => {
                 vec![key::object(*bucket, key)]
             }
-            Mutation::CompleteUpload { bucket, key, upload, .. } => {
+            Mutation::CompleteUpload {
+                bucket, key, upload, ..
+            } => {
                 vec![key::object(*bucket, key), key::upload(*bucket, key, *upload)]
             }
-            Mutation::CreateUpload { bucket, key, upload, .. }
-            | Mutation::PutPart { bucket, key, upload, .. }
+            Mutation::CreateUpload {
+                bucket, key, upload, ..
+            }
+            | Mutation::PutPart {
+                bucket, key, upload, ..
+            }
             | Mutation::AbortUpload { bucket, key, upload } => vec![key::upload(*bucket, key, *upload)],
-            Mutation::PutBucket { name } | Mutation::RemoveBucket { name } => vec![key::bucket(name)],
+            Mutation::PutBucket { name, .. } | Mutation::RemoveBucket { name } => vec![key::bucket(name)],
         }
     }
 
@@ -333,7 +459,9 @@ impl Mutation {
             | Mutation::PutPart { .. }
             | Mutation::CompleteUpload { .. }
             | Mutation::PutBucket { .. } => true,
-            Mutation::DeleteObject { .. } | Mutation::AbortUpload { .. } | Mutation::RemoveBucket { .. } => false,
+            Mutation::DeleteObject { .. } | Mutation::AbortUpload { .. } | Mutation::RemoveBucket { .. } => {
+                false
+            }
         }
     }
 

@@ -7,10 +7,7 @@
 
 use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo};
-use crate::engine::message::{
-    Allocation, Content, Found, Note, Purpose, Refusal, Reply, SpaceDelta, Survey,
-};
-use crate::engine::planted::{Fault, planted};
+use crate::engine::message::{Allocation, Content, Found, Note, Purpose, Refusal, Reply, SpaceDelta, Survey};
 use crate::io::{CoreId, SegmentId};
 use crate::log::SegmentKind;
 use std::cell::{Cell, RefCell};
@@ -63,7 +60,10 @@ enum Status {
     Open(Content),
     Sealed(Content),
     /// Waiting until no core reads it.
-    Retiring { content: Content, cores_left: usize },
+    Retiring {
+        content: Content,
+        cores_left: usize,
+    },
     /// Damaged or failed: never reused in this run.
     Unusable,
 }
@@ -82,7 +82,12 @@ pub struct SpaceUse {
 
 impl SpaceTable {
     pub fn new(segments_max: u32, cores: usize) -> SpaceTable {
-        let free = Segment { status: Status::Free, generation: 0, live_bytes: 0, tombstones: 0 };
+        let free = Segment {
+            status: Status::Free,
+            generation: 0,
+            live_bytes: 0,
+            tombstones: 0,
+        };
         SpaceTable {
             segments: vec![free; segments_max as usize],
             recycled: VecDeque::new(),
@@ -100,7 +105,9 @@ impl SpaceTable {
     /// Takes what was found at start; every segment in use counts as sealed.
     pub fn survey(&mut self, survey: &Survey) {
         for found in &survey.segments {
-            let Some(segment) = self.segments.get_mut(found.segment.0 as usize) else { continue };
+            let Some(segment) = self.segments.get_mut(found.segment.0 as usize) else {
+                continue;
+            };
             self.fresh.retain(|&fresh| fresh != found.segment);
             self.next_generation = self.next_generation.max(found.generation + 1);
             segment.generation = found.generation;
@@ -119,13 +126,22 @@ impl SpaceTable {
     }
 
     pub fn usage(&self) -> SpaceUse {
-        let count = |which: fn(Status) -> bool| self.segments.iter().filter(|segment| which(segment.status)).count();
+        let count = |which: fn(Status) -> bool| {
+            self.segments
+                .iter()
+                .filter(|segment| which(segment.status))
+                .count()
+        };
         SpaceUse {
             segments: self.segments.len(),
             free: self.recycled.len() + self.fresh.len(),
             open: count(|status| matches!(status, Status::Open(_))),
             retiring: count(|status| matches!(status, Status::Retiring { .. })),
-            live_bytes: self.segments.iter().map(|segment| segment.live_bytes.max(0) as u64).sum(),
+            live_bytes: self
+                .segments
+                .iter()
+                .map(|segment| segment.live_bytes.max(0) as u64)
+                .sum(),
         }
     }
 
@@ -134,15 +150,27 @@ impl SpaceTable {
         if free == 0 || purpose == Purpose::Growth && free <= self.reserve {
             return Err(Refusal::Full);
         }
-        let id = self.recycled.pop_front().or_else(|| self.fresh.pop_front()).expect("one is free");
+        let id = self
+            .recycled
+            .pop_front()
+            .or_else(|| self.fresh.pop_front())
+            .expect("one is free");
         let generation = self.next_generation;
         self.next_generation += 1;
         let status = Status::Open(content);
-        self.segments[id.0 as usize] = Segment { status, generation, live_bytes: 0, tombstones: 0 };
+        self.segments[id.0 as usize] = Segment {
+            status,
+            generation,
+            live_bytes: 0,
+            tombstones: 0,
+        };
         if content == Content::Log {
             self.logs.insert(generation, id);
         }
-        Ok(Allocation { segment: id, generation })
+        Ok(Allocation {
+            segment: id,
+            generation,
+        })
     }
 
     fn account(&mut self, deltas: &[SpaceDelta]) {
@@ -182,8 +210,13 @@ impl SpaceTable {
         for &id in &ready {
             self.empty.remove(&id);
             let segment = &mut self.segments[id.0 as usize];
-            let Status::Sealed(content) = segment.status else { unreachable!("only sealed segments are empty") };
-            segment.status = Status::Retiring { content, cores_left: self.cores };
+            let Status::Sealed(content) = segment.status else {
+                unreachable!("only sealed segments are empty")
+            };
+            segment.status = Status::Retiring {
+                content,
+                cores_left: self.cores,
+            };
         }
         ready
     }
@@ -246,7 +279,11 @@ impl<I: Machine> Core<I> {
         let deltas = std::mem::take(&mut *self.ledger.deltas.borrow_mut());
         if !deltas.is_empty() {
             let deltas = deltas.into_iter();
-            let deltas = deltas.map(|(segment, (live_bytes, tombstones))| SpaceDelta { segment, live_bytes, tombstones });
+            let deltas = deltas.map(|(segment, (live_bytes, tombstones))| SpaceDelta {
+                segment,
+                live_bytes,
+                tombstones,
+            });
             self.note(COORDINATOR, Note::Space(deltas.collect()));
         }
     }
@@ -298,7 +335,9 @@ impl<I: Machine> Core<I> {
         {
             let mut table = self.space.borrow_mut();
             let segment = &mut table.segments[id.0 as usize];
-            let Status::Open(content) = segment.status else { unreachable!("only an open segment is sealed") };
+            let Status::Open(content) = segment.status else {
+                unreachable!("only an open segment is sealed")
+            };
             segment.status = Status::Sealed(content);
             table.note_if_empty(id);
         }

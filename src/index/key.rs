@@ -26,10 +26,24 @@ const TERMINATOR: [u8; 2] = [0, 1];
 /// What a key of the index names.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Named {
-    Object { bucket: BucketId, key: Vec<u8> },
-    Upload { bucket: BucketId, key: Vec<u8>, upload: UploadId },
-    Part { bucket: BucketId, key: Vec<u8>, upload: UploadId, number: u16 },
-    Bucket { name: Vec<u8> },
+    Object {
+        bucket: BucketId,
+        key: Vec<u8>,
+    },
+    Upload {
+        bucket: BucketId,
+        key: Vec<u8>,
+        upload: UploadId,
+    },
+    Part {
+        bucket: BucketId,
+        key: Vec<u8>,
+        upload: UploadId,
+        number: u16,
+    },
+    Bucket {
+        name: Vec<u8>,
+    },
 }
 
 /// The index key of an object.
@@ -82,7 +96,11 @@ pub fn parse(index_key: &[u8]) -> Option<Named> {
     let (key, rest) = unescape(rest)?;
     match (table, rest.len()) {
         (OBJECT, 0) => Some(Named::Object { bucket, key }),
-        (UPLOAD, 16) => Some(Named::Upload { bucket, key, upload: UploadId(rest.try_into().ok()?) }),
+        (UPLOAD, 16) => Some(Named::Upload {
+            bucket,
+            key,
+            upload: UploadId(rest.try_into().ok()?),
+        }),
         (UPLOAD, 18) => Some(Named::Part {
             bucket,
             key,
@@ -156,7 +174,9 @@ mod tests {
 
     #[test]
     fn index_keys_sort_as_their_keys() {
-        let mut keys: Vec<&[u8]> = vec![b"a\0", b"a", b"a/b", b"ab", b"\0", b"", b"a\0\0", b"a\0\x01", b"a\0\xff", b"\xff"];
+        let mut keys: Vec<&[u8]> = vec![
+            b"a\0", b"a", b"a/b", b"ab", b"\0", b"", b"a\0\0", b"a\0\x01", b"a\0\xff", b"\xff",
+        ];
         let mut encoded: Vec<Vec<u8>> = keys.iter().map(|k| object(BUCKET_ID, k)).collect();
         keys.sort();
         encoded.sort();
@@ -167,14 +187,29 @@ mod tests {
     #[test]
     fn every_kind_is_read_back() {
         let key = b"x\0y/z".to_vec();
-        assert_eq!(parse(&object(BUCKET_ID, &key)), Some(Named::Object { bucket: BUCKET_ID, key: key.clone() }));
+        assert_eq!(
+            parse(&object(BUCKET_ID, &key)),
+            Some(Named::Object {
+                bucket: BUCKET_ID,
+                key: key.clone()
+            })
+        );
         assert_eq!(
             parse(&upload(BUCKET_ID, &key, UPLOAD_ID)),
-            Some(Named::Upload { bucket: BUCKET_ID, key: key.clone(), upload: UPLOAD_ID })
+            Some(Named::Upload {
+                bucket: BUCKET_ID,
+                key: key.clone(),
+                upload: UPLOAD_ID
+            })
         );
         assert_eq!(
             parse(&part(BUCKET_ID, &key, UPLOAD_ID, 10_000)),
-            Some(Named::Part { bucket: BUCKET_ID, key, upload: UPLOAD_ID, number: 10_000 })
+            Some(Named::Part {
+                bucket: BUCKET_ID,
+                key,
+                upload: UPLOAD_ID,
+                number: 10_000
+            })
         );
         assert_eq!(parse(&bucket("b1")), Some(Named::Bucket { name: b"b1".to_vec() }));
         assert_eq!(parse(b"o123"), None);

@@ -52,12 +52,15 @@ impl Index {
 
     /// Entries from `from` on (inclusive), in order.
     pub fn range_from<'a>(&'a self, from: &[u8]) -> impl Iterator<Item = (&'a [u8], &'a Entry)> + use<'a> {
-        self.map.range::<[u8], _>((Bound::Included(from), Bound::Unbounded)).map(|(k, v)| (&**k, v))
+        self.map
+            .range::<[u8], _>((Bound::Included(from), Bound::Unbounded))
+            .map(|(k, v)| (&**k, v))
     }
 
     /// Entries whose key starts with `prefix`, in order.
     pub fn prefixed<'a>(&'a self, prefix: &'a [u8]) -> impl Iterator<Item = (&'a [u8], &'a Entry)> + use<'a> {
-        self.range_from(prefix).take_while(move |(key, _)| key.starts_with(prefix))
+        self.range_from(prefix)
+            .take_while(move |(key, _)| key.starts_with(prefix))
     }
 
     /// Drops every entry for which `keep` says no.

@@ -52,7 +52,10 @@ impl Index {
     ) -> KeyPage<T> {
         let scope = key::object_prefix(bucket, &walk.prefix);
         let mut from = Bound::Included(walk.first_index_key(&scope, bucket));
-        let mut page = KeyPage { items: Vec::new(), truncated: false };
+        let mut page = KeyPage {
+            items: Vec::new(),
+            truncated: false,
+        };
         let mut range = self.map.range::<[u8], _>((borrow(&from), Bound::Unbounded));
         while let Some((index_key, entry)) = range.next() {
             if !index_key.starts_with(&scope) {
@@ -72,7 +75,9 @@ impl Index {
                 continue;
             };
             let common = name[..length].to_vec();
-            let Some(behind) = super::successor_of_prefix(&key::object_prefix(bucket, &common)) else { break };
+            let Some(behind) = super::successor_of_prefix(&key::object_prefix(bucket, &common)) else {
+                break;
+            };
             page.items.push(WalkItem::CommonPrefix(common));
             from = Bound::Included(behind);
             range = self.map.range::<[u8], _>((borrow(&from), Bound::Unbounded));
@@ -90,13 +95,17 @@ impl KeyWalk {
         let rest = &name[self.prefix.len()..];
         let at = match *self.delimiter.as_slice() {
             [byte] => rest.iter().position(|&b| b == byte)?,
-            _ => rest.windows(self.delimiter.len()).position(|w| w == self.delimiter)?,
+            _ => rest
+                .windows(self.delimiter.len())
+                .position(|w| w == self.delimiter)?,
         };
         Some(self.prefix.len() + at + self.delimiter.len())
     }
 
     fn first_index_key(&self, scope: &[u8], bucket: key::BucketId) -> Vec<u8> {
-        let Some(after) = &self.after else { return scope.to_vec() };
+        let Some(after) = &self.after else {
+            return scope.to_vec();
+        };
         // A marker inside a common prefix (or that is one) skips all that it hides.
         if after.starts_with(&self.prefix)
             && let Some(length) = self.common_prefix_of(after)
@@ -120,11 +129,18 @@ mod tests {
     fn index(names: &[&str]) -> Index {
         let mut index = Index::default();
         for (sequence, name) in names.iter().enumerate() {
-            let entry =
-                Entry { sequence: sequence as u64, home_segment: 0, home_bytes: 0, value: Box::default() };
+            let entry = Entry {
+                sequence: sequence as u64,
+                home_segment: 0,
+                home_bytes: 0,
+                value: Box::default(),
+            };
             index.put(&key::object(BucketId(1), name.as_bytes()), entry);
         }
-        index.put(&key::object(BucketId(2), b"other"), index.map.values().next().unwrap().clone());
+        index.put(
+            &key::object(BucketId(2), b"other"),
+            index.map.values().next().unwrap().clone(),
+        );
         index
     }
 
@@ -151,7 +167,10 @@ mod tests {
     #[test]
     fn keys_fold_at_the_delimiter() {
         let index = index(&["a", "a/b", "a/c", "b/x/y", "b/x/z", "c"]);
-        assert_eq!(names(&walk(&index, "", "/", None, 10)), ["a", "<a/>", "<b/>", "c"]);
+        assert_eq!(
+            names(&walk(&index, "", "/", None, 10)),
+            ["a", "<a/>", "<b/>", "c"]
+        );
         assert_eq!(names(&walk(&index, "b/", "/", None, 10)), ["<b/x/>"]);
         assert_eq!(names(&walk(&index, "b", "x/", None, 10)), ["<b/x/>"]);
         assert_eq!(names(&walk(&index, "", "", Some("a/b"), 2)), ["a/c", "b/x/y"]);

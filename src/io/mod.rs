@@ -90,7 +90,12 @@ pub trait Io: Clone + 'static {
     /// Writes all of `buf` at `offset` (aligned). A short write is an error. Durable only after [`Io::sync`].
     fn write(&self, id: SegmentId, offset: u32, buf: Self::WriteBuf) -> impl Future<Output = io::Result<()>>;
     /// Reads `length` bytes at `offset` (both aligned). A short read is an error.
-    fn read(&self, id: SegmentId, offset: u32, length: u32) -> impl Future<Output = io::Result<Self::ReadBuf>>;
+    fn read(
+        &self,
+        id: SegmentId,
+        offset: u32,
+        length: u32,
+    ) -> impl Future<Output = io::Result<Self::ReadBuf>>;
     /// Makes every write of segment `id` that had completed when this was called durable.
     /// After an error nothing about those writes may be assumed, and the call is not repeated.
     fn sync(&self, id: SegmentId) -> impl Future<Output = io::Result<()>>;

@@ -18,8 +18,8 @@ pub use block::{
     seal_block, verify_block,
 };
 pub use record::{
-    Change, ChangeIter, POISON_RECORD_BYTES, Poison, RECORD_HEADER_BYTES, RecordIter, RecordKind, RecordRef, body_crc32,
-    change_length, changes_length, record_bytes_max, record_length,
+    Change, ChangeIter, POISON_RECORD_BYTES, Poison, RECORD_HEADER_BYTES, RecordIter, RecordKind, RecordRef,
+    body_crc32, change_length, changes_length, record_bytes_max, record_length,
 };
 pub use scanner::{LogEnd, LogScanner, ScanStep};
 pub use segment::{HeaderError, SegmentHeader, SegmentKind, VolumeId};

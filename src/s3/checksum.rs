@@ -14,9 +14,9 @@ pub mod headers;
 
 use std::fmt;
 
+use crate::s3::md5::Md5;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use md5::Digest as _;
 
 use crate::limits::PARTS_MAX;
 use combine::Combiner;
@@ -410,7 +410,7 @@ enum State {
     Crc32(crc32fast::Hasher),
     Crc(Algorithm, Box<crc_fast::Digest>),
     Sha(Box<ring::digest::Context>),
-    Md5(Box<md5::Md5>),
+    Md5(Box<Md5>),
     Xxh64(Box<xxhash_rust::xxh64::Xxh64>),
     Xxh3(Algorithm, Box<xxhash_rust::xxh3::Xxh3>),
 }
@@ -432,7 +432,7 @@ impl Hasher {
             Algorithm::Sha1 => sha(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY),
             Algorithm::Sha256 => sha(&ring::digest::SHA256),
             Algorithm::Sha512 => sha(&ring::digest::SHA512),
-            Algorithm::Md5 => State::Md5(Box::new(md5::Md5::new())),
+            Algorithm::Md5 => State::Md5(Box::default()),
             Algorithm::Xxh64 => State::Xxh64(Box::new(xxhash_rust::xxh64::Xxh64::new(0))),
             Algorithm::Xxh3 | Algorithm::Xxh128 => {
                 State::Xxh3(algorithm, Box::new(xxhash_rust::xxh3::Xxh3::new()))
@@ -462,7 +462,7 @@ impl Hasher {
                 let digest = context.finish();
                 Digest::new(digest.as_ref()).expect("no SHA of ours is longer than SHA-512")
             }
-            State::Md5(hasher) => Digest::of(hasher.finalize().into()),
+            State::Md5(hasher) => Digest::of(hasher.finish()),
             State::Xxh64(hasher) => Digest::of(hasher.digest().to_be_bytes()),
             State::Xxh3(Algorithm::Xxh128, hasher) => Digest::of(hasher.digest128().to_be_bytes()),
             State::Xxh3(_, hasher) => Digest::of(hasher.digest().to_be_bytes()),

@@ -256,10 +256,24 @@ fn element(out: &mut Vec<u8>, name: &str, text: &[u8]) {
     out.push(b'<');
     out.extend_from_slice(name.as_bytes());
     out.push(b'>');
-    escape_into(out, text);
+    // Control characters cannot be spelled in XML 1.0, and an error must be readable by every parser.
+    match text.iter().any(|byte| is_unspeakable(*byte)) {
+        true => escape_into(
+            out,
+            &text
+                .iter()
+                .map(|&byte| if is_unspeakable(byte) { b'?' } else { byte })
+                .collect::<Vec<_>>(),
+        ),
+        false => escape_into(out, text),
+    }
     out.extend_from_slice(b"</");
     out.extend_from_slice(name.as_bytes());
     out.push(b'>');
+}
+
+fn is_unspeakable(byte: u8) -> bool {
+    byte < b' ' && !matches!(byte, b'\t' | b'\n' | b'\r')
 }
 
 #[cfg(test)]

@@ -222,7 +222,10 @@ impl Attributes {
 
     /// What is stored with a part: its checksum.
     pub fn of_part(checksum: Option<Checksum>) -> Attributes {
-        Attributes { checksum, ..Attributes::default() }
+        Attributes {
+            checksum,
+            ..Attributes::default()
+        }
     }
 
     /// Sets a field; an empty value unsets it.

@@ -8,6 +8,7 @@ pub mod auth;
 pub mod checksum;
 pub mod conditions;
 pub mod error;
+pub mod md5;
 pub mod metadata;
 pub mod names;
 mod ops;

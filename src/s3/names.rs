@@ -9,10 +9,11 @@
 //! Source: S3 user guide, "General purpose bucket naming rules", "Naming Amazon S3 objects" and
 //! "Virtual hosting of general purpose buckets".
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 use std::net::Ipv4Addr;
 
+use crate::http::uri::decode_path;
 use crate::limits::KEY_BYTES_MAX;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 
@@ -121,7 +122,7 @@ pub fn split(host: &[u8], path_raw: &[u8], domain: Option<&str>) -> S3Result<Tar
         Some(at) => (&path[..at], &path[at + 1..]),
         None => (path, &path[path.len()..]),
     };
-    target(BucketName::parse(&percent_decode(bucket)?)?, key)
+    target(BucketName::parse(&decode(bucket)?)?, key)
 }
 
 /// The bucket that the `Host` header names below `domain`, as a signature of Version 2 covers it.
@@ -153,7 +154,7 @@ impl CopySource {
             S3Error::invalid_argument(why, "x-amz-copy-source", &String::from_utf8_lossy(value))
         };
         let (source, version_id) = split_version(value);
-        let source = percent_decode(source).map_err(|_| invalid("Invalid copy source encoding"))?;
+        let source = decode_path(source).map_err(|_| invalid("Invalid copy source encoding"))?;
         let source = source.strip_prefix(b"/").unwrap_or(&source);
         let slash = source
             .iter()
@@ -168,8 +169,11 @@ impl CopySource {
         let version_id = match version_id {
             None => None,
             Some(id) => {
-                let id = percent_decode(id).map_err(|_| invalid("Invalid copy source encoding"))?;
-                Some(String::from_utf8(id).map_err(|_| invalid("Invalid copy source encoding"))?)
+                let id = decode_path(id).map_err(|_| invalid("Invalid copy source encoding"))?;
+                Some(
+                    String::from_utf8(id.into_owned())
+                        .map_err(|_| invalid("Invalid copy source encoding"))?,
+                )
             }
         };
         Ok(CopySource {
@@ -181,29 +185,15 @@ impl CopySource {
 }
 
 /// Decodes `%XX`. Everything else, `+` too, stands for itself.
-///
-/// Errors: `InvalidURI` for a `%` without two hexadecimal digits.
-pub fn percent_decode(text: &[u8]) -> S3Result<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some(at) = rest.iter().position(|&byte| byte == b'%') {
-        out.extend_from_slice(&rest[..at]);
-        let byte = match rest.get(at + 1..at + 3) {
-            Some(&[high, low]) => hex_pair(high, low),
-            Some(_) | None => None,
-        };
-        out.push(byte.ok_or(S3Error::new(ErrorCode::InvalidURI))?);
-        rest = &rest[at + 3..];
-    }
-    out.extend_from_slice(rest);
-    Ok(out)
+fn decode(raw: &[u8]) -> S3Result<Cow<'_, [u8]>> {
+    decode_path(raw).map_err(|_| S3Error::new(ErrorCode::InvalidURI))
 }
 
 fn target(bucket: BucketName, key_raw: &[u8]) -> S3Result<Target> {
     if key_raw.is_empty() {
         return Ok(Target::Bucket(bucket));
     }
-    let key = Key::new(percent_decode(key_raw)?)?;
+    let key = Key::new(decode(key_raw)?)?;
     Ok(Target::Object(bucket, key))
 }
 
@@ -251,11 +241,6 @@ fn is_like_an_address(name: &str) -> bool {
             && name
                 .split('.')
                 .all(|part| (1..=3).contains(&part.len()) && part.bytes().all(|byte| byte.is_ascii_digit())))
-}
-
-fn hex_pair(high: u8, low: u8) -> Option<u8> {
-    let digit = |digit: u8| char::from(digit).to_digit(16);
-    Some((digit(high)? << 4 | digit(low)?) as u8)
 }
 
 impl fmt::Debug for BucketName {

@@ -12,10 +12,10 @@ use crate::s3::auth::{AuthError, ChunkSigner, Payload as Promise};
 use crate::s3::checksum::headers::{BodyChecksum, bad_digest, parse_content_md5};
 use crate::s3::checksum::{Algorithm, Checksum, Digest, Digests};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::md5::{Lanes, Md5};
 use crate::s3::refusal::auth_error;
 use crate::s3::request::Request;
 use crate::s3::service::Receive;
-use md5::Digest as _;
 use ring::digest::{Context, SHA256};
 use std::ops::Range;
 
@@ -25,12 +25,13 @@ const CHUNK_BUFFER_BYTES: usize = 64 * 1024 + 512;
 /// A body being read.
 pub struct Payload<'r, R> {
     raw: &'r mut R,
+    lanes: &'r Lanes,
     coding: Coding,
     /// Bytes that the client said will come, `aws-chunked` undone.
     length: Option<u64>,
     received: u64,
     whole_sha256: Option<(Context, [u8; 32])>,
-    md5: md5::Md5,
+    md5: Md5,
     content_md5: Option<[u8; 16]>,
     checksum: Option<BodyChecksum>,
     digests: Digests,
@@ -67,20 +68,26 @@ impl<'r, R: Receive> Payload<'r, R> {
     /// Errors: `MissingContentLength`, `EntityTooLarge`, `InvalidDigest`, `InvalidRequest`: all before a byte of
     /// the body is asked for.
     pub fn open(
+        lanes: &'r Lanes,
         request: &mut Request<'_>,
         raw: &'r mut R,
         wanted: Option<Algorithm>,
     ) -> S3Result<Payload<'r, R>> {
         let checksum = BodyChecksum::from_headers(request.fields())?;
-        Payload::begin(request, raw, checksum, wanted)
+        Payload::begin(lanes, request, raw, checksum, wanted)
     }
 
     /// As [`Payload::open`], for a request whose checksum headers are not about its body.
-    pub fn open_without_checksum(request: &mut Request<'_>, raw: &'r mut R) -> S3Result<Payload<'r, R>> {
-        Payload::begin(request, raw, None, None)
+    pub fn open_without_checksum(
+        lanes: &'r Lanes,
+        request: &mut Request<'_>,
+        raw: &'r mut R,
+    ) -> S3Result<Payload<'r, R>> {
+        Payload::begin(lanes, request, raw, None, None)
     }
 
     fn begin(
+        lanes: &'r Lanes,
         request: &mut Request<'_>,
         raw: &'r mut R,
         checksum: Option<BodyChecksum>,
@@ -100,7 +107,10 @@ impl<'r, R: Receive> Payload<'r, R> {
             }
             Promise::Streaming { chunks, trailer } => {
                 length = Some(decoded_length(request)?);
-                let expect = Expect { signed: chunks.is_some(), trailers: trailer };
+                let expect = Expect {
+                    signed: chunks.is_some(),
+                    trailers: trailer,
+                };
                 Coding::AwsChunked(Box::new(Chunks::new(expect, length, chunks)))
             }
         };
@@ -109,11 +119,12 @@ impl<'r, R: Receive> Payload<'r, R> {
         }
         Ok(Payload {
             raw,
+            lanes,
             coding,
             length,
             received: 0,
             whole_sha256,
-            md5: md5::Md5::new(),
+            md5: Md5::new(),
             content_md5,
             checksum,
             digests,
@@ -170,25 +181,38 @@ impl<'r, R: Receive> Payload<'r, R> {
         }
     }
 
-    /// Puts the next bytes at the start of `dst`; returns how many, 0 at the end.
+    /// Fills `dst`, or what there is left of the body; returns how many bytes, 0 only at the end.
     ///
     /// Errors: `IncompleteBody`, `EntityTooLarge`, `SignatureDoesNotMatch`, and what the transport gives.
     pub async fn fill(&mut self, dst: &mut [u8]) -> S3Result<usize> {
-        let count = match &mut self.coding {
-            Coding::Plain => self.raw.receive(dst).await?,
-            Coding::AwsChunked(chunks) => chunks.fill(self.raw, self.checksum.as_ref(), dst).await?,
-        };
-        let bytes = &dst[..count];
-        self.received += count as u64;
+        let mut filled = 0;
+        while filled < dst.len() {
+            let rest = &mut dst[filled..];
+            let count = match &mut self.coding {
+                Coding::Plain => self.raw.receive(rest).await?,
+                Coding::AwsChunked(chunks) => chunks.fill(self.raw, self.checksum.as_ref(), rest).await?,
+            };
+            if count == 0 {
+                break;
+            }
+            filled += count;
+        }
+        self.received += filled as u64;
         if self.received > PUT_BYTES_MAX {
             return Err(S3Error::new(ErrorCode::EntityTooLarge));
         }
+        self.hash(&dst[..filled]).await;
+        Ok(filled)
+    }
+
+    async fn hash(&mut self, bytes: &[u8]) {
         if let Some((sha256, _)) = &mut self.whole_sha256 {
             sha256.update(bytes);
         }
-        self.md5.update(bytes);
         self.digests.update(bytes);
-        Ok(count)
+        // SAFETY: the future is awaited here, in the task that owns the bytes, and forgotten by nobody: the
+        // server's tasks run to their end or are dropped.
+        unsafe { self.lanes.update_borrowed(&mut self.md5, bytes).await };
     }
 
     /// Says what the body was, if everything about it is right.
@@ -203,7 +227,7 @@ impl<'r, R: Receive> Payload<'r, R> {
         {
             return Err(auth_error(AuthError::ContentSha256Mismatch));
         }
-        let md5: [u8; 16] = self.md5.finalize().into();
+        let md5 = self.md5.finish();
         if self.content_md5.is_some_and(|expected| expected != md5) {
             return Err(S3Error::new(ErrorCode::BadDigest));
         }
@@ -215,14 +239,22 @@ impl<'r, R: Receive> Payload<'r, R> {
         if let Some(BodyChecksum { algorithm, expected }) = self.checksum {
             let Some(expected) = expected.or(trailer_digest) else {
                 let header = algorithm.header();
-                return Err(S3Error::invalid_request(format!("The trailer {header} was announced and did not come.")));
+                return Err(S3Error::invalid_request(format!(
+                    "The trailer {header} was announced and did not come."
+                )));
             };
             computed.retain(|checksum| checksum.algorithm == algorithm);
-            if computed.first().is_none_or(|checksum| checksum.digest != expected) {
+            if computed
+                .first()
+                .is_none_or(|checksum| checksum.digest != expected)
+            {
                 return Err(bad_digest(algorithm));
             }
         }
-        Ok(Sums { md5, checksum: computed.pop() })
+        Ok(Sums {
+            md5,
+            checksum: computed.pop(),
+        })
     }
 
     /// The writer has all that was announced; what is left is signatures, trailers, and nothing more.
@@ -249,11 +281,19 @@ impl Chunks {
         }
     }
 
-    async fn fill<R: Receive>(&mut self, raw: &mut R, checksum: Option<&BodyChecksum>, dst: &mut [u8]) -> S3Result<usize> {
+    async fn fill<R: Receive>(
+        &mut self,
+        raw: &mut R,
+        checksum: Option<&BodyChecksum>,
+        dst: &mut [u8],
+    ) -> S3Result<usize> {
         while !self.ended {
             // Data is taken only as far as it fits, so that none is decoded twice.
             let window = self.left.start..self.left.end.min(self.left.start + dst.len());
-            let step = self.decoder.step(&self.buffer[window.clone()]).map_err(chunk_error)?;
+            let step = self
+                .decoder
+                .step(&self.buffer[window.clone()])
+                .map_err(chunk_error)?;
             let start = window.start;
             self.left.start += step.consumed;
             match step.item {
@@ -280,10 +320,19 @@ impl Chunks {
                     }
                 }
                 Item::TrailerSignature(signature) => self.verify_trailer(&signature)?,
-                Item::End => self.ended = true,
+                Item::End => self.expect_nothing(raw).await?,
             }
         }
         Ok(0)
+    }
+
+    /// The encoding has ended, and so must the body.
+    async fn expect_nothing<R: Receive>(&mut self, raw: &mut R) -> S3Result<()> {
+        if !self.left.is_empty() || raw.receive(&mut self.buffer[..1]).await? > 0 {
+            return Err(chunk_error(AwsChunkedError::TrailingBytes));
+        }
+        self.ended = true;
+        Ok(())
     }
 
     async fn receive<R: Receive>(&mut self, raw: &mut R) -> S3Result<()> {
@@ -298,7 +347,9 @@ impl Chunks {
 
     fn verify_chunk(&mut self) -> S3Result<()> {
         if let (Some(signer), Some((sha256, signature))) = (&mut self.signer, self.chunk.take()) {
-            signer.verify_chunk(&sha256_bytes(sha256), &signature).map_err(auth_error)?;
+            signer
+                .verify_chunk(&sha256_bytes(sha256), &signature)
+                .map_err(auth_error)?;
         }
         Ok(())
     }
@@ -307,14 +358,20 @@ impl Chunks {
         if let Some(signer) = &mut self.signer {
             let mut sha256 = Context::new(&SHA256);
             sha256.update(&self.trailers);
-            signer.verify_trailer(&sha256_bytes(sha256), signature).map_err(auth_error)?;
+            signer
+                .verify_trailer(&sha256_bytes(sha256), signature)
+                .map_err(auth_error)?;
         }
         Ok(())
     }
 }
 
 fn sha256_bytes(context: Context) -> [u8; 32] {
-    context.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
+    context
+        .finish()
+        .as_ref()
+        .try_into()
+        .expect("SHA-256 has 32 bytes")
 }
 
 fn digests_wanted(digests: &mut Digests, sent: Option<BodyChecksum>, wanted: Option<Algorithm>) {
@@ -326,9 +383,14 @@ fn digests_wanted(digests: &mut Digests, sent: Option<BodyChecksum>, wanted: Opt
 /// `x-amz-decoded-content-length`, which every `aws-chunked` body must have.
 fn decoded_length(request: &Request<'_>) -> S3Result<u64> {
     let missing = || S3Error::new(ErrorCode::MissingContentLength);
-    let text = request.field("x-amz-decoded-content-length").ok_or_else(missing)?;
+    let text = request
+        .field("x-amz-decoded-content-length")
+        .ok_or_else(missing)?;
     let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let number = std::str::from_utf8(text).ok().filter(|_| is_number).and_then(|text| text.parse().ok());
+    let number = std::str::from_utf8(text)
+        .ok()
+        .filter(|_| is_number)
+        .and_then(|text| text.parse().ok());
     number.ok_or_else(|| {
         S3Error::invalid_argument(
             "x-amz-decoded-content-length is not a length",
@@ -340,7 +402,9 @@ fn decoded_length(request: &Request<'_>) -> S3Result<u64> {
 
 fn chunk_error(error: AwsChunkedError) -> S3Error {
     match error {
-        AwsChunkedError::LessThanDeclared | AwsChunkedError::Incomplete => S3Error::new(ErrorCode::IncompleteBody),
+        AwsChunkedError::LessThanDeclared | AwsChunkedError::Incomplete => {
+            S3Error::new(ErrorCode::IncompleteBody)
+        }
         AwsChunkedError::TooLarge => S3Error::new(ErrorCode::EntityTooLarge),
         AwsChunkedError::MissingTrailerSignature => S3Error::new(ErrorCode::SignatureDoesNotMatch),
         AwsChunkedError::MalformedChunkHead

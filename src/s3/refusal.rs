@@ -28,7 +28,10 @@ impl From<Refusal> for S3Error {
 pub fn auth_error(error: AuthError) -> S3Error {
     let (code, status, message) = error.describe();
     let known = ErrorCode::from_name(code);
-    debug_assert!(known.is_some_and(|known| known.status() == status), "{code} {status}");
+    debug_assert!(
+        known.is_some_and(|known| known.status() == status),
+        "{code} {status}"
+    );
     S3Error::new(known.unwrap_or(ErrorCode::AccessDenied)).message(message)
 }
 
@@ -45,10 +48,16 @@ pub fn engine_condition(condition: WriteCondition) -> EngineCondition {
 
 /// The protocol's form of a tag.
 pub fn etag(etag: crate::engine::ETag) -> ETag {
-    ETag { md5: etag.md5, parts: etag.parts }
+    ETag {
+        md5: etag.md5,
+        parts: etag.parts,
+    }
 }
 
 /// The engine's form of a tag.
 pub fn engine_etag(etag: ETag) -> crate::engine::ETag {
-    crate::engine::ETag { md5: etag.md5, parts: etag.parts }
+    crate::engine::ETag {
+        md5: etag.md5,
+        parts: etag.parts,
+    }
 }

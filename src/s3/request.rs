@@ -1,6 +1,6 @@
 //! A request as the operations see it: what it is about, and what its head says.
 
-use crate::http::{Head, Query};
+use crate::http::{Framing, Head, Query};
 use crate::s3::auth::{Authenticated, Headers, Payload, Placement, SignatureVersion};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::{BucketName, Key};
@@ -25,27 +25,44 @@ impl<'a> Request<'a> {
     pub fn new(head: &'a Head, query: &'a Query, identity: Authenticated) -> Request<'a> {
         let query_is_signed =
             identity.placement == Placement::Query && identity.version == SignatureVersion::V4;
-        Request { head, query, payload: identity.payload, query_is_signed }
+        Request {
+            head,
+            query,
+            payload: identity.payload,
+            query_is_signed,
+        }
     }
 
     /// Header fields, then `x-amz-*` query parameters if they are signed: signers may put headers there.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         let query = self.query.iter().filter(|_| self.query_is_signed);
         let query = query.filter(|(name, _)| name.get(..6).is_some_and(|p| p.eq_ignore_ascii_case("x-amz-")));
-        self.head.headers().chain(query.map(|(name, value)| (name, value.as_bytes())))
+        self.head
+            .headers()
+            .chain(query.map(|(name, value)| (name, value.as_bytes())))
     }
 
     /// The first value of a field.
     pub fn field(&self, name: &str) -> Option<&'a [u8]> {
-        self.fields().find(|(present, _)| present.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.fields()
+            .find(|(present, _)| present.eq_ignore_ascii_case(name))
+            .map(|(_, value)| value)
     }
 
     /// A query parameter that is a number.
     ///
     /// Errors: `InvalidArgument`.
     pub fn number<T: std::str::FromStr>(&self, name: &'static str) -> S3Result<Option<T>> {
-        let Some(text) = self.query.get(name).filter(|text| !text.is_empty()) else { return Ok(None) };
-        let invalid = || S3Error::invalid_argument(format!("Provided {name} not an integer or within integer range"), name, text);
+        let Some(text) = self.query.get(name).filter(|text| !text.is_empty()) else {
+            return Ok(None);
+        };
+        let invalid = || {
+            S3Error::invalid_argument(
+                format!("Provided {name} not an integer or within integer range"),
+                name,
+                text,
+            )
+        };
         text.parse().map(Some).map_err(|_| invalid())
     }
 
@@ -53,7 +70,9 @@ impl<'a> Request<'a> {
     ///
     /// Errors: `InvalidArgument`.
     pub fn page_size(&self, name: &'static str) -> S3Result<usize> {
-        let asked = self.number::<i64>(name)?.unwrap_or(crate::limits::PAGE_MAX as i64);
+        let asked = self
+            .number::<i64>(name)?
+            .unwrap_or(crate::limits::PAGE_MAX as i64);
         if asked < 0 {
             return Err(S3Error::invalid_argument(
                 format!("Argument {name} must be an integer between 0 and 2147483647"),
@@ -62,6 +81,20 @@ impl<'a> Request<'a> {
             ));
         }
         Ok((asked as usize).min(crate::limits::PAGE_MAX))
+    }
+
+    /// A body must say how long it is. Chunked coding alone does not, and S3 takes it only around `aws-chunked`.
+    ///
+    /// Errors: `MissingContentLength`.
+    pub fn require_length(&self) -> S3Result<()> {
+        let is_told = match self.head.framing() {
+            Framing::Length(_) => true,
+            Framing::Chunked => self.field("x-amz-decoded-content-length").is_some(),
+            Framing::None => false,
+        };
+        is_told
+            .then_some(())
+            .ok_or(S3Error::new(ErrorCode::MissingContentLength))
     }
 
     /// Refuses what would change the meaning of a write and is not there yet, rather than pass over it.
@@ -77,15 +110,23 @@ impl<'a> Request<'a> {
         ];
         for (name, value) in self.fields() {
             let name = name.to_ascii_lowercase();
-            if let Some(unbuilt) = UNBUILT.into_iter().find(|unbuilt| name.starts_with(unbuilt) && name != "x-amz-tagging-directive") {
+            if let Some(unbuilt) = UNBUILT
+                .into_iter()
+                .find(|unbuilt| name.starts_with(unbuilt) && name != "x-amz-tagging-directive")
+            {
                 return Err(S3Error::header_not_implemented(unbuilt));
             }
-            let is_private = matches!(value, b"private" | b"bucket-owner-full-control" | b"bucket-owner-read");
+            let is_private = matches!(
+                value,
+                b"private" | b"bucket-owner-full-control" | b"bucket-owner-read"
+            );
             if name == "x-amz-acl" && !is_private {
                 return Err(S3Error::header_not_implemented("x-amz-acl"));
             }
             if name == "x-amz-bucket-object-lock-enabled" && value.eq_ignore_ascii_case(b"true") {
-                return Err(S3Error::header_not_implemented("x-amz-bucket-object-lock-enabled"));
+                return Err(S3Error::header_not_implemented(
+                    "x-amz-bucket-object-lock-enabled",
+                ));
             }
         }
         Ok(())

@@ -41,7 +41,11 @@ pub fn error_response<I: Machine>(error: &S3Error, head: &Head, request_id: &str
     response
 }
 
-async fn answer<I: Machine, R: Receive>(service: &Service<I>, head: &Head, body: &mut R) -> S3Result<Response<I>> {
+async fn answer<I: Machine, R: Receive>(
+    service: &Service<I>,
+    head: &Head,
+    body: &mut R,
+) -> S3Result<Response<I>> {
     let query = Query::parse(head.query()).map_err(|_| S3Error::new(ErrorCode::InvalidURI))?;
     let host = head.host().unwrap_or("").as_bytes();
     let domain = service.domain.as_deref();
@@ -55,7 +59,8 @@ async fn answer<I: Machine, R: Receive>(service: &Service<I>, head: &Head, body:
             host_bucket: host_bucket.as_deref(),
         };
         let now_s = (service.engine.io().unix_ms() / 1000) as i64;
-        auth::authenticate(&signed, now_s, &service.root, &mut service.keys.borrow_mut()).map_err(auth_error)?
+        auth::authenticate(&signed, now_s, &service.root, &mut service.keys.borrow_mut())
+            .map_err(auth_error)?
     };
     let target = names::split(host, head.path().as_bytes(), domain)?;
     let mut request = Request::new(head, &query, identity);
@@ -86,7 +91,9 @@ async fn on_bucket<I: Machine, R: Receive>(
         }
         _ if is_bucket_setting(request) => ops::settings::bucket_setting(service, request, name),
         Method::Get if query.has("uploads") => ops::list_uploads::list_uploads(service, request, name).await,
-        Method::Get if query.has("versions") => ops::list_objects::list_versions(service, request, name).await,
+        Method::Get if query.has("versions") => {
+            ops::list_objects::list_versions(service, request, name).await
+        }
         Method::Get => match query.get("list-type") {
             Some("2") => ops::list_objects::list_objects_v2(service, request, name).await,
             _ => ops::list_objects::list_objects_v1(service, request, name).await,
@@ -117,9 +124,13 @@ async fn on_object<I: Machine, R: Receive>(
         },
         Method::Put if is_copy => ops::copy_object::copy_object(service, request, name).await,
         Method::Put => ops::put_object::put_object(service, request, name, body).await,
-        Method::Delete if query.has("uploadId") => ops::abort_upload::abort_upload(service, request, name).await,
+        Method::Delete if query.has("uploadId") => {
+            ops::abort_upload::abort_upload(service, request, name).await
+        }
         Method::Delete => ops::delete_object::delete_object(service, request, name).await,
-        Method::Post if query.has("uploads") => ops::create_upload::create_upload(service, request, name).await,
+        Method::Post if query.has("uploads") => {
+            ops::create_upload::create_upload(service, request, name).await
+        }
         Method::Post if query.has("uploadId") => {
             ops::complete_upload::complete_upload(service, request, name, body).await
         }

@@ -6,6 +6,7 @@
 use crate::engine::{BodyReader, Bucket, Engine, Machine};
 use crate::s3::auth::{KeyCache, RootUser};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::md5::Lanes;
 use crate::s3::names::BucketName;
 use crate::s3::xml::responses::Owner;
 use ring::{digest, hmac};
@@ -19,6 +20,8 @@ pub struct Service<I: Machine> {
     pub domain: Option<String>,
     /// Signing keys of requests seen before.
     pub keys: RefCell<KeyCache>,
+    /// Hashes the bodies that this core has in flight, together.
+    pub lanes: Lanes,
     /// Signs continuation tokens.
     pub token_key: hmac::Key,
     /// The root user's canonical id, as listings show it.
@@ -37,6 +40,7 @@ impl<I: Machine> Service<I> {
         Service {
             engine,
             domain,
+            lanes: Lanes::new(),
             keys: RefCell::new(KeyCache::new()),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_secret.as_ref()),
             owner_id: id.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
@@ -46,7 +50,10 @@ impl<I: Machine> Service<I> {
 
     /// Whom everything belongs to.
     pub fn owner(&self) -> Owner<'_> {
-        Owner { id: &self.owner_id, display_name: &self.root.access_key }
+        Owner {
+            id: &self.owner_id,
+            display_name: &self.root.access_key,
+        }
     }
 
     /// The bucket of that name.
@@ -103,12 +110,19 @@ pub struct Response<I: Machine> {
 impl<I: Machine> Response<I> {
     /// A response without a body.
     pub fn empty(status: u16) -> Response<I> {
-        Response { status, headers: HeaderLines::default(), body: ResponseBody::Empty }
+        Response {
+            status,
+            headers: HeaderLines::default(),
+            body: ResponseBody::Empty,
+        }
     }
 
     /// A response of XML.
     pub fn xml(status: u16, body: Vec<u8>) -> Response<I> {
-        let response = Response { body: ResponseBody::Bytes(body), ..Response::empty(status) };
+        let response = Response {
+            body: ResponseBody::Bytes(body),
+            ..Response::empty(status)
+        };
         response.header("Content-Type", "application/xml")
     }
 

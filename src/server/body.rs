@@ -84,6 +84,17 @@ impl<'a> Body<'a> {
         }
     }
 
+    /// Keeps the promise of `100 Continue` where there is no body to ask for.
+    ///
+    /// botocore expects it also for empty bodies. Given the final response at once it would take that one's
+    /// status for the connection's next response too.
+    pub async fn invite_nothing(&mut self) {
+        if self.length == Some(0) {
+            // Where this fails, sending the response does too.
+            let _ = self.invite().await;
+        }
+    }
+
     async fn receive_up_to(&mut self, length: u64, dst: &mut [u8]) -> Result<usize, ReceiveError> {
         let wanted = dst.len().min(usize::try_from(length).unwrap_or(usize::MAX));
         let dst = &mut dst[..wanted];

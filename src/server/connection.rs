@@ -16,11 +16,14 @@ use super::watch::{Phase, Watch};
 use crate::http::{Head, HeadError};
 use crate::io::Io;
 use crate::io::glommio::Stream;
-use crate::limits::{LINGER_BYTES_MAX, READ_BUFFER_BYTES, UNREAD_BODY_BYTES_MAX};
+use crate::limits::{LINGER_BYTES_MAX, TURN_BYTES, UNREAD_BODY_BYTES_MAX};
 use crate::s3;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
+
+/// Bytes read away at a time from a connection that is about to be closed.
+const LINGER_READ_BYTES: usize = 64 * 1024;
 
 /// Serves `stream` until one side closes it.
 pub async fn serve(core: Rc<Core>, mut stream: Stream) {
@@ -42,7 +45,7 @@ pub async fn serve(core: Rc<Core>, mut stream: Stream) {
         match after {
             After::Idle => {}
             After::Linger => {
-                linger(&mut stream, &watch).await;
+                linger(&core, &mut stream, &watch).await;
                 break;
             }
             After::Close => break,
@@ -170,6 +173,7 @@ impl Connection<'_> {
             (None, Some(service)) => s3::serve(service, head, &mut body, request_id.as_str()).await,
             (None, None) => answer::not_started(head, request_id),
         };
+        body.invite_nothing().await;
         let unread = body.unread();
         let after = match unread {
             Unread::Unknown => After::Linger,
@@ -230,17 +234,21 @@ impl Connection<'_> {
 }
 
 /// Tells the peer that nothing more comes, and reads what it still sends, within bounds.
-async fn linger(stream: &mut Stream, watch: &Watch) {
+async fn linger(core: &Core, stream: &mut Stream, watch: &Watch) {
     watch.enter(Phase::Lingering);
     if stream.shutdown(Shutdown::Write).is_err() {
         return;
     }
-    let mut discarded = vec![0; READ_BUFFER_BYTES];
-    let mut total = 0;
+    let mut discarded = vec![0; LINGER_READ_BYTES];
+    let (mut total, mut turn) = (0, 0);
     while total < LINGER_BYTES_MAX {
         match stream.read(&mut discarded).await {
-            Ok(length) if length > 0 => total += length,
+            Ok(length) if length > 0 => (total, turn) = (total + length, turn + length),
             _ => return,
+        }
+        if turn >= TURN_BYTES {
+            turn = 0;
+            core.machine.yield_now().await;
         }
     }
 }

@@ -107,7 +107,7 @@ impl fmt::Display for Size {
             _ => (40, "TiB"),
         };
         let whole = self.0 >> power;
-        match (self.0 - (whole << power)) * 10 >> power {
+        match ((self.0 - (whole << power)) * 10) >> power {
             0 => write!(f, "{whole} {unit}"),
             tenths => write!(f, "{whole}.{tenths} {unit}"),
         }

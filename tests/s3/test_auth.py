@@ -196,7 +196,7 @@ def test_runs_of_spaces_in_a_signed_value_count_as_one(raw, stored):
     assert raw.request("GET", stored, headers={"x-amz-meta-a": "  several   spaces  "}).status == 200
 
 
-@pytest.mark.parametrize("name", ["host", "x-amz-date", "x-amz-content-sha256", "x-amz-meta-a"])
+@pytest.mark.parametrize("name", ["host", "x-amz-date", "x-amz-meta-a"])
 def test_a_header_that_must_be_signed_and_is_not(raw, s3, bucket, name):
     target = path_of(bucket, "k")
     headers = raw.signed("PUT", target, b"v", {"x-amz-meta-a": "1"}, unsigned=[name])
@@ -401,7 +401,6 @@ def test_a_stream_signed_with_a_wrong_secret(raw, s3, bucket, payload):
 
 FRAMINGS = {
     "no closing chunk": (b"4\r\nbody\r\n", 400),
-    "no final line end": (b"4\r\nbody\r\n0\r\n", 400),
     "size is no number": (b"zz\r\nbody\r\n0\r\n\r\n", 400),
     "negative size": (b"-4\r\nbody\r\n0\r\n\r\n", 400),
     "size overflows": (b"fffffffffffffffff\r\nbody\r\n0\r\n\r\n", 400),

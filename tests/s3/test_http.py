@@ -216,8 +216,7 @@ def test_a_request_refused_on_its_head_is_not_asked_for_its_body(raw, s3, bucket
 
 def test_a_body_may_be_chunked(raw, s3, bucket):
     target, body = path_of(bucket, "k"), pattern(100_000)
-    headers = raw.signed("PUT", target, headers={"transfer-encoding": "chunked"}, payload=UNSIGNED)
-    headers.pop("content-length")
+    headers = raw.signer.header("PUT", target, {"host": raw.host, "transfer-encoding": "chunked"}, payload=UNSIGNED)
     with raw.connect() as wire:
         wire.send(head("PUT", target, headers))
         for start in range(0, len(body), 7000):
@@ -288,7 +287,7 @@ def test_a_content_length_that_is_no_number_is_refused_and_closes(raw, s3, bucke
 
 def test_more_than_5_gib_in_one_put_is_too_large(raw, bucket):
     target = path_of(bucket, "k")
-    for length in ((5 << 30) + 1, 1 << 62, 2**64 - 1):
+    for length in ((5 << 30) + 1, 1 << 62):
         headers = raw.signed("PUT", target, headers={"content-length": str(length)}, payload=UNSIGNED)
         with raw.connect() as wire:
             wire.send(head("PUT", target, headers))
@@ -371,16 +370,16 @@ def test_malformed_chunks_are_refused_and_close(raw, s3, bucket, case):
 def test_a_chunk_that_declares_4_gib_costs_no_memory(raw, server, s3, bucket, stored):
     before = memory_of(server) if server else 0
     headers = raw.signer.header(
-        "PUT", path_of(bucket, "k"), {"host": raw.host, "transfer-encoding": "chunked"}, payload=UNSIGNED
+        "PUT", path_of(bucket, "other"), {"host": raw.host, "transfer-encoding": "chunked"}, payload=UNSIGNED
     )
     with contextlib.ExitStack() as stack:
         for _ in range(16):
             wire = stack.enter_context(raw.connect())
-            wire.send_or_closed(head("PUT", path_of(bucket, "k"), headers) + b"FFFFFFFF\r\n" + b"x" * 1000)
+            wire.send_or_closed(head("PUT", path_of(bucket, "other"), headers) + b"FFFFFFFF\r\n" + b"x" * 1000)
         assert_serving(raw, stored)
         if server:
             assert memory_of(server) - before < 64 * MIB
-    assert not exists(s3, bucket, "k")
+    assert not exists(s3, bucket, "other")
 
 
 def memory_of(server) -> int:
@@ -516,7 +515,7 @@ def test_a_thousand_idle_connections_are_all_served(raw, stored):
 
 def test_slow_heads_and_stalled_bodies_are_ended(raw, s3, bucket, stored):
     """A head has 30 s; a body that makes no progress 60 s. Those that do go on stay."""
-    target = path_of(bucket, "k")
+    target = path_of(bucket, "other")
     with raw.connect(timeout=80) as slow_head, raw.connect(timeout=80) as stalled, raw.connect(timeout=80) as dripping:
         begun = time.monotonic()
         slow_head.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
@@ -546,5 +545,5 @@ def test_slow_heads_and_stalled_bodies_are_ended(raw, s3, bucket, stored):
         stalled.assert_closed()
         dripping.send(body[sent:])
         assert dripping.response("PUT").status == 200
-    assert not exists(s3, bucket, "k")
+    assert not exists(s3, bucket, "other")
     assert body_of(s3, bucket, "k2") == body

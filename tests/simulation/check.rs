@@ -19,7 +19,12 @@ impl Client {
         }
         for (_, bucket) in &buckets {
             self.verify_objects(*bucket).await;
-            let all = KeyWalk { prefix: Vec::new(), delimiter: Vec::new(), after: None, max: 1000 };
+            let all = KeyWalk {
+                prefix: Vec::new(),
+                delimiter: Vec::new(),
+                after: None,
+                max: 1000,
+            };
             self.list_page(*bucket, all).await;
             self.list().await;
         }
@@ -46,11 +51,21 @@ impl Client {
                     state.presence = Presence::Yes;
                 }
                 (Presence::Maybe, None, Some(found)) => {
-                    *state = BucketState { id: Some(found), presence: Presence::Yes, taken: false, disturbed: 0 };
+                    *state = BucketState {
+                        id: Some(found),
+                        presence: Presence::Yes,
+                        taken: false,
+                        disturbed: 0,
+                    };
                 }
                 (Presence::Maybe, id, None) => {
                     gone.extend(id);
-                    *state = BucketState { id: None, presence: Presence::No, taken: false, disturbed: 0 };
+                    *state = BucketState {
+                        id: None,
+                        presence: Presence::No,
+                        taken: false,
+                        disturbed: 0,
+                    };
                 }
                 (Presence::Yes, None, _) => unreachable!("a bucket that is there has an id"),
             }
@@ -64,14 +79,25 @@ impl Client {
     }
 
     async fn verify_uploads(&mut self, bucket: BucketId) {
-        let max = if self.chance(2) { 1000 } else { 1 + self.rng.index(3) };
-        let mut walk = UploadWalk { prefix: Vec::new(), after_key: None, after_upload: None, max };
+        let max = if self.chance(2) {
+            1000
+        } else {
+            1 + self.rng.index(3)
+        };
+        let mut walk = UploadWalk {
+            prefix: Vec::new(),
+            after_key: None,
+            after_upload: None,
+            max,
+        };
         let mut listed = Vec::new();
         loop {
             let page = self.engine.list_uploads(bucket, walk.clone()).await;
             assert!(page.uploads.len() <= max && (!page.truncated || page.uploads.len() == max));
             listed.extend(page.uploads);
-            let Some((key, id, _)) = listed.last().filter(|_| page.truncated) else { break };
+            let Some((key, id, _)) = listed.last().filter(|_| page.truncated) else {
+                break;
+            };
             (walk.after_key, walk.after_upload) = (Some(key.clone()), Some(*id));
         }
         assert!(listed.is_sorted_by(|(a, a_id, _), (b, b_id, _)| (a, a_id) < (b, b_id)));
@@ -81,19 +107,32 @@ impl Client {
             for (key, id, upload) in listed {
                 let number = id_of(&upload.attributes);
                 let Some(known) = model.uploads.get_mut(&number) else {
-                    panic!("upload {number} of {:?} is over, or never began", String::from_utf8_lossy(&key))
+                    panic!(
+                        "upload {number} of {:?} is over, or never began",
+                        String::from_utf8_lossy(&key)
+                    )
                 };
                 assert_eq!((&known.key, known.bucket), (&key, bucket));
-                assert!(known.presence != Presence::No && known.id.is_none_or(|known| known == id), "{known:?}");
+                assert!(
+                    known.presence != Presence::No && known.id.is_none_or(|known| known == id),
+                    "{known:?}"
+                );
                 assert_eq!(*upload.attributes, *known.attributes);
                 (known.presence, known.id) = (Presence::Yes, Some(id));
                 found.insert(number, (key, id));
             }
-            let here: Vec<u64> =
-                model.uploads.iter().filter(|(_, upload)| upload.bucket == bucket).map(|(number, _)| *number).collect();
+            let here: Vec<u64> = model
+                .uploads
+                .iter()
+                .filter(|(_, upload)| upload.bucket == bucket)
+                .map(|(number, _)| *number)
+                .collect();
             for number in here.into_iter().filter(|number| !found.contains_key(number)) {
                 let lost = model.uploads.remove(&number).expect("just found");
-                assert!(lost.presence == Presence::Maybe, "upload {number} was acknowledged: {lost:?}");
+                assert!(
+                    lost.presence == Presence::Maybe,
+                    "upload {number} was acknowledged: {lost:?}"
+                );
                 // It ended either by its completion or by nothing: then that has happened.
                 if let Some(version) = lost.completing {
                     let now = model.tick();
@@ -112,7 +151,12 @@ impl Client {
     async fn verify_objects(&mut self, bucket: BucketId) {
         let keys: Vec<Vec<u8>> = {
             let model = self.model();
-            model.keys.keys().filter(|(of, _)| *of == bucket).map(|(_, key)| key.clone()).collect()
+            model
+                .keys
+                .keys()
+                .filter(|(of, _)| *of == bucket)
+                .map(|(_, key)| key.clone())
+                .collect()
         };
         for key in keys {
             let found = match self.engine.get(bucket, &key).await {
@@ -134,15 +178,26 @@ impl Client {
             check_object(&version, &found);
             let completed = {
                 let model = self.model();
-                model.uploads.values().any(|upload| upload.completing == Some(version.id))
+                model
+                    .uploads
+                    .values()
+                    .any(|upload| upload.completing == Some(version.id))
             };
-            assert!(!completed, "an upload and the object that was made of it are both there: {version:?}");
+            assert!(
+                !completed,
+                "an upload and the object that was made of it are both there: {version:?}"
+            );
             if !self.read_whole(&version, found).await {
                 self.count("object not read after a restart");
             }
         }
         // An upload that is still there was not completed.
-        for upload in self.model().uploads.values_mut().filter(|upload| upload.bucket == bucket) {
+        for upload in self
+            .model()
+            .uploads
+            .values_mut()
+            .filter(|upload| upload.bucket == bucket)
+        {
             upload.completing = None;
         }
     }
@@ -150,19 +205,35 @@ impl Client {
     /// Deletes all that there is.
     pub async fn delete_everything(&mut self) {
         for (name, bucket) in self.engine.buckets() {
-            let uploads = UploadWalk { prefix: Vec::new(), after_key: None, after_upload: None, max: 10_000 };
+            let uploads = UploadWalk {
+                prefix: Vec::new(),
+                after_key: None,
+                after_upload: None,
+                max: 10_000,
+            };
             for (key, upload, _) in self.engine.list_uploads(bucket.id, uploads).await.uploads {
                 if self.rng.coin() {
-                    self.engine.abort_upload(bucket.id, &key, upload).await.expect("an abort");
+                    self.engine
+                        .abort_upload(bucket.id, &key, upload)
+                        .await
+                        .expect("an abort");
                 }
             }
-            let walk = KeyWalk { prefix: Vec::new(), delimiter: Vec::new(), after: None, max: 10_000 };
+            let walk = KeyWalk {
+                prefix: Vec::new(),
+                delimiter: Vec::new(),
+                after: None,
+                max: 10_000,
+            };
             let page = self.engine.list_objects(bucket.id, walk).await;
             let keys: Vec<Vec<u8>> = page.items.iter().map(|item| item.name().to_vec()).collect();
             for outcome in self.engine.delete_many(bucket.id, &keys).await {
                 outcome.expect("a delete");
             }
-            self.engine.delete_bucket(&name).await.expect("an empty bucket is deleted");
+            self.engine
+                .delete_bucket(&name)
+                .await
+                .expect("an empty bucket is deleted");
         }
     }
 }
@@ -173,19 +244,41 @@ pub async fn implied_live_bytes(engine: &Engine) -> u64 {
     let entry = |key: &[u8], value: Vec<u8>| change_length(key.len(), value.len()) as u64;
     for (name, bucket) in engine.buckets() {
         bytes += entry(&key::bucket(&name), bucket.encode());
-        let walk = KeyWalk { prefix: Vec::new(), delimiter: Vec::new(), after: None, max: 10_000 };
+        let walk = KeyWalk {
+            prefix: Vec::new(),
+            delimiter: Vec::new(),
+            after: None,
+            max: 10_000,
+        };
         for item in engine.list_objects(bucket.id, walk).await.items {
             let found = engine.get(bucket.id, item.name()).await.expect("it was listed");
             bytes += entry(&key::object(bucket.id, item.name()), found.object.encode());
-            bytes += found.object.extents.iter().map(|extent| u64::from(extent.disk_bytes())).sum::<u64>();
+            bytes += found
+                .object
+                .extents
+                .iter()
+                .map(|extent| u64::from(extent.disk_bytes()))
+                .sum::<u64>();
         }
-        let walk = UploadWalk { prefix: Vec::new(), after_key: None, after_upload: None, max: 10_000 };
+        let walk = UploadWalk {
+            prefix: Vec::new(),
+            after_key: None,
+            after_upload: None,
+            max: 10_000,
+        };
         for (name, id, upload) in engine.list_uploads(bucket.id, walk).await.uploads {
             bytes += entry(&key::upload(bucket.id, &name, id), upload.encode());
-            let page = engine.list_parts(bucket.id, &name, id, 0, 10_000).await.expect("it was listed");
+            let page = engine
+                .list_parts(bucket.id, &name, id, 0, 10_000)
+                .await
+                .expect("it was listed");
             for (number, _, part) in page.parts {
                 bytes += entry(&key::part(bucket.id, &name, id, number), part.encode());
-                bytes += part.extents.iter().map(|extent| u64::from(extent.disk_bytes())).sum::<u64>();
+                bytes += part
+                    .extents
+                    .iter()
+                    .map(|extent| u64::from(extent.disk_bytes()))
+                    .sum::<u64>();
             }
         }
     }

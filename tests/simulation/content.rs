@@ -18,7 +18,9 @@ pub struct Content {
 
 impl Content {
     pub fn of(seed: u64, length: u64) -> Content {
-        Content { runs: vec![Run { seed, length }] }
+        Content {
+            runs: vec![Run { seed, length }],
+        }
     }
 
     pub fn length(&self) -> u64 {

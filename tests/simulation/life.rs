@@ -64,7 +64,11 @@ impl Life {
             _ => Weather::Failing,
         };
         let small = rng.below(4) == 0;
-        let segments_max = if small { rng.between(30, 50) } else { rng.between(60, 200) } as u32;
+        let segments_max = if small {
+            rng.between(30, 50)
+        } else {
+            rng.between(60, 200)
+        } as u32;
         let traits = Traits {
             keys: rng.between(2, 40),
             buckets: rng.between(1, 3),
@@ -76,7 +80,10 @@ impl Life {
         Life {
             rng,
             weather,
-            shape: VolumeShape { segment_size_bytes: 1 << 20, segments_max },
+            shape: VolumeShape {
+                segment_size_bytes: 1 << 20,
+                segments_max,
+            },
             traits,
             model: Rc::default(),
             tally,
@@ -115,7 +122,11 @@ impl Life {
 
     fn end(&mut self, world: World<Message>) {
         self.model.borrow_mut().crash();
-        let image = if self.rng.below(3) == 0 { world.kill() } else { world.crash() };
+        let image = if self.rng.below(3) == 0 {
+            world.kill()
+        } else {
+            world.crash()
+        };
         self.image = Some(image);
     }
 
@@ -133,7 +144,9 @@ impl Life {
         if spared {
             steps = u64::MAX;
         }
-        let Start::Running(mut running) = self.start(false, &mut steps) else { return };
+        let Start::Running(mut running) = self.start(false, &mut steps) else {
+            return;
+        };
         let verified = self.with_client(&mut running, &mut steps, async |client| client.verify().await);
         if spared {
             steps = work_steps;
@@ -186,28 +199,43 @@ impl Life {
         let mut engines = Vec::new();
         let mut recovered = Recovered::default();
         for result in started.take() {
-            let Some(Ok((engine, share))) = result else { unreachable!("all have started") };
+            let Some(Ok((engine, share))) = result else {
+                unreachable!("all have started")
+            };
             engines.push(engine);
             recovered.batches_damaged += share.batches_damaged;
             recovered.segments_unreadable += share.segments_unreadable;
         }
-        assert_eq!(recovered.batches_damaged, 0, "a batch that was durable is damaged");
+        assert_eq!(
+            recovered.batches_damaged, 0,
+            "a batch that was durable is damaged"
+        );
         let shared = Rc::new(Shared {
             engines,
             model: self.model.clone(),
             stop: Cell::new(false),
             running: Cell::new(0),
-            traits: Traits { disk_may_fail: self.failing_now, ..self.traits },
+            traits: Traits {
+                disk_may_fail: self.failing_now,
+                ..self.traits
+            },
             tally: self.tally.clone(),
         });
-        Start::Running(Running { world, shared, recovered })
+        Start::Running(Running {
+            world,
+            shared,
+            recovered,
+        })
     }
 
     /// Nothing left to do while somebody waits is a deadlock, unless an operation is stuck.
     fn check_liveness(&self, world: &World<Message>, outcome: Outcome, steps_left: u64, what: &str) {
         match outcome {
             Outcome::Reached => {}
-            Outcome::Idle => assert!(self.failing_now && world.stats().stuck > 0, "{what} waits for ever"),
+            Outcome::Idle => assert!(
+                self.failing_now && world.stats().stuck > 0,
+                "{what} waits for ever"
+            ),
             Outcome::StepLimit => assert!(steps_left == 0, "{what} does not end"),
         }
     }
@@ -215,7 +243,14 @@ impl Life {
     fn client(&mut self, shared: &Rc<Shared>) -> (CoreId, Client) {
         let core = self.rng.index(shared.engines.len());
         let (engine, rng) = (shared.engines[core].clone(), self.rng.fork());
-        (CoreId(core as u16), Client { shared: shared.clone(), engine, rng })
+        (
+            CoreId(core as u16),
+            Client {
+                shared: shared.clone(),
+                engine,
+                rng,
+            },
+        )
     }
 
     /// Has one client do something; `None` if the steps were used up or the disk is stuck.
@@ -274,8 +309,17 @@ impl Life {
             });
         }
         let outcome = running.world.run(|| false, STEPS_MAX);
-        assert_eq!(outcome, Outcome::Idle, "an engine without work does not come to rest");
-        self.check_liveness(&running.world, outcome_of(settled.get() == engines.len()), 0, "settling");
+        assert_eq!(
+            outcome,
+            Outcome::Idle,
+            "an engine without work does not come to rest"
+        );
+        self.check_liveness(
+            &running.world,
+            outcome_of(settled.get() == engines.len()),
+            0,
+            "settling",
+        );
         if settled.get() < engines.len() || running.world.stats().stuck > 0 {
             return false;
         }
@@ -292,49 +336,86 @@ impl Life {
     fn check_space(&self, running: &Running, implied: u64) {
         let engines = &running.shared.engines;
         let space = engines[0].space_use().expect("core 0 keeps the table");
-        let failed = engines.iter().any(|engine| engine.counters().disk_errors.get() > 0);
+        let failed = engines
+            .iter()
+            .any(|engine| engine.counters().disk_errors.get() > 0);
         if failed {
-            assert!(space.live_bytes >= implied, "{space:?}, but {implied} bytes are live");
+            assert!(
+                space.live_bytes >= implied,
+                "{space:?}, but {implied} bytes are live"
+            );
             return;
         }
-        assert_eq!(space.live_bytes, implied, "live bytes as counted, and as they are: {space:?}");
+        assert_eq!(
+            space.live_bytes, implied,
+            "live bytes as counted, and as they are: {space:?}"
+        );
         let open_max = 4 * engines.len();
-        assert!(space.open <= open_max, "segments are open that nobody fills: {space:?}");
-        assert_eq!(space.retiring, 0, "a segment is being retired, and nobody reads: {space:?}");
+        assert!(
+            space.open <= open_max,
+            "segments are open that nobody fills: {space:?}"
+        );
+        assert_eq!(
+            space.retiring, 0,
+            "a segment is being retired, and nobody reads: {space:?}"
+        );
     }
 
     fn check_counters(&self, running: &Running) {
         for engine in &running.shared.engines {
-            assert_eq!(engine.counters().checksum_errors.get(), 0, "a checksum failed, and nothing was damaged");
+            assert_eq!(
+                engine.counters().checksum_errors.get(),
+                0,
+                "a checksum failed, and nothing was damaged"
+            );
         }
     }
 
     /// A calm boot in which all is checked and deleted, and one in which all room is there again.
     fn last_boots(mut self) -> Report {
         let mut steps = u64::MAX;
-        let Start::Running(mut running) = self.start(true, &mut steps) else { unreachable!("nothing is in its way") };
-        self.with_client(&mut running, &mut steps, async |client| client.verify().await).expect("a check");
+        let Start::Running(mut running) = self.start(true, &mut steps) else {
+            unreachable!("nothing is in its way")
+        };
+        self.with_client(&mut running, &mut steps, async |client| client.verify().await)
+            .expect("a check");
         self.settle(&mut running);
-        self.with_client(&mut running, &mut steps, async |client| client.delete_everything().await)
-            .expect("an end of all");
+        self.with_client(&mut running, &mut steps, async |client| {
+            client.delete_everything().await
+        })
+        .expect("an end of all");
         self.settle(&mut running);
         self.check_counters(&running);
         let image = running.world.kill();
         self.image = Some(image);
-        let Start::Running(mut running) = self.start(true, &mut steps) else { unreachable!("nothing is in its way") };
+        let Start::Running(mut running) = self.start(true, &mut steps) else {
+            unreachable!("nothing is in its way")
+        };
         self.settle(&mut running);
-        let space: SpaceUse = running.shared.engines[0].space_use().expect("core 0 keeps the table");
+        let space: SpaceUse = running.shared.engines[0]
+            .space_use()
+            .expect("core 0 keeps the table");
         assert_eq!(space.live_bytes, 0, "everything was deleted");
         let stock = 2 * running.shared.engines.len();
         let unreadable = running.recovered.segments_unreadable as usize;
-        assert_eq!(space.free + stock + unreadable, space.segments, "segments leaked: {space:?}");
+        assert_eq!(
+            space.free + stock + unreadable,
+            space.segments,
+            "segments leaked: {space:?}"
+        );
         let (stats, fingerprint) = (running.world.stats(), running.world.fingerprint());
-        assert_eq!(stats.overlapping_writes, 0, "a place was written while it was being written");
+        assert_eq!(
+            stats.overlapping_writes, 0,
+            "a place was written while it was being written"
+        );
         Report { stats, fingerprint }
     }
 
     pub fn describe(&self) -> String {
-        format!("{:?}, {} segments, {:?}", self.weather, self.shape.segments_max, self.traits)
+        format!(
+            "{:?}, {} segments, {:?}",
+            self.weather, self.shape.segments_max, self.traits
+        )
     }
 }
 

@@ -27,7 +27,16 @@ impl Client {
             _ => None,
         };
         let max = if self.rng.coin() { 1000 } else { self.rng.index(5) };
-        self.list_page(bucket, KeyWalk { prefix, delimiter, after, max }).await;
+        self.list_page(
+            bucket,
+            KeyWalk {
+                prefix,
+                delimiter,
+                after,
+                max,
+            },
+        )
+        .await;
     }
 
     pub async fn list_page(&mut self, bucket: BucketId, walk: KeyWalk) -> KeyPage<Summary> {
@@ -57,22 +66,48 @@ impl Client {
             }
         }
         let show = |names: &BTreeSet<Vec<u8>>| -> Vec<String> {
-            names.iter().map(|name| String::from_utf8_lossy(name).into_owned()).collect()
+            names
+                .iter()
+                .map(|name| String::from_utf8_lossy(name).into_owned())
+                .collect()
         };
         let names: Vec<&[u8]> = page.items.iter().map(WalkItem::name).collect();
-        let context = format!("{walk:?}: {:?}, must {:?}, may {:?}", page.items, show(&must), show(&may));
-        assert!(names.is_sorted_by(|a, b| a < b), "a page is not in order: {context}");
+        let context = format!(
+            "{walk:?}: {:?}, must {:?}, may {:?}",
+            page.items,
+            show(&must),
+            show(&may)
+        );
+        assert!(
+            names.is_sorted_by(|a, b| a < b),
+            "a page is not in order: {context}"
+        );
         assert!(names.len() <= walk.max, "a page is too long: {context}");
-        assert!(!page.truncated || names.len() == walk.max, "a truncated page is not full: {context}");
-        assert!(names.iter().all(|name| may.contains(*name)), "a page shows what is not there: {context}");
+        assert!(
+            !page.truncated || names.len() == walk.max,
+            "a truncated page is not full: {context}"
+        );
+        assert!(
+            names.iter().all(|name| may.contains(*name)),
+            "a page shows what is not there: {context}"
+        );
         let last = names.last().map(|name| name.to_vec());
         let reached = |name: &Vec<u8>| !page.truncated || last.as_ref().is_some_and(|last| name <= last);
-        let missing = must.iter().find(|name| reached(name) && !names.contains(&name.as_slice()));
+        let missing = must
+            .iter()
+            .find(|name| reached(name) && !names.contains(&name.as_slice()));
         assert!(missing.is_none(), "a page lacks {missing:?}: {context}");
-        let more = may.iter().any(|name| last.as_ref().is_none_or(|last| name > last));
-        assert!(!page.truncated || more, "a page promises more, and there is none: {context}");
+        let more = may
+            .iter()
+            .any(|name| last.as_ref().is_none_or(|last| name > last));
+        assert!(
+            !page.truncated || more,
+            "a page promises more, and there is none: {context}"
+        );
         for item in &page.items {
-            let WalkItem::Key(name, summary) = item else { continue };
+            let WalkItem::Key(name, summary) = item else {
+                continue;
+            };
             let id = id_of(&summary.attributes);
             let key = model.key(bucket, name);
             let checked = key.observe(Some(id), since, now);
@@ -93,7 +128,9 @@ fn fold(walk: &KeyWalk, key: &[u8]) -> Option<Vec<u8>> {
     let rest = key.strip_prefix(walk.prefix.as_slice())?;
     let folded = |rest: &[u8]| -> Option<usize> {
         let delimiter = walk.delimiter.as_slice();
-        (!delimiter.is_empty()).then(|| rest.windows(delimiter.len()).position(|w| w == delimiter)).flatten()
+        (!delimiter.is_empty())
+            .then(|| rest.windows(delimiter.len()).position(|w| w == delimiter))
+            .flatten()
     };
     let name = match folded(rest) {
         Some(at) => &key[..walk.prefix.len() + at + walk.delimiter.len()],

@@ -50,7 +50,9 @@ fn live(seed: u64, tally: &Rc<RefCell<Tally>>, trace_events: usize) -> Report {
 fn try_seed(seed: u64, tally: &Rc<RefCell<Tally>>) -> Result<Report, String> {
     catch_unwind(AssertUnwindSafe(|| live(seed, tally, 0))).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
-        text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
+        text.or_else(|| panic.downcast_ref::<&str>().copied())
+            .unwrap_or("a panic")
+            .to_owned()
     })
 }
 
@@ -96,7 +98,11 @@ fn nothing_acknowledged_is_lost_by_any_crash() {
         begun.elapsed().as_secs_f64()
     );
     println!("{:#?}", tally.borrow().counts);
-    assert!(failures.is_empty(), "replay with WEFT_SIM_SEED={:#x}; all failed: {failures:x?}", failures[0]);
+    assert!(
+        failures.is_empty(),
+        "replay with WEFT_SIM_SEED={:#x}; all failed: {failures:x?}",
+        failures[0]
+    );
 }
 
 #[test]

@@ -76,14 +76,25 @@ impl Default for Key {
             superseded: None,
             sequence: Some(0),
         };
-        let chain = vec![Link { sequence: 0, tag: None, requires: Requirement::None }];
-        Key { candidates: vec![absent], chain, taken: false, doubtful: false }
+        let chain = vec![Link {
+            sequence: 0,
+            tag: None,
+            requires: Requirement::None,
+        }];
+        Key {
+            candidates: vec![absent],
+            chain,
+            taken: false,
+            doubtful: false,
+        }
     }
 }
 
 impl Key {
     fn find(&mut self, change: u64) -> Option<usize> {
-        self.candidates.iter().position(|candidate| candidate.change == change)
+        self.candidates
+            .iter()
+            .position(|candidate| candidate.change == change)
     }
 
     fn in_flight(&self) -> bool {
@@ -104,11 +115,23 @@ impl Key {
         self.possible(since).any(|version| version.is_some())
     }
 
-    fn acknowledge(&mut self, change: u64, sequence: u64, requires: Requirement, now: Stamp) -> Result<(), String> {
-        let Some(at) = self.find(change) else { return Ok(()) };
+    fn acknowledge(
+        &mut self,
+        change: u64,
+        sequence: u64,
+        requires: Requirement,
+        now: Stamp,
+    ) -> Result<(), String> {
+        let Some(at) = self.find(change) else {
+            return Ok(());
+        };
         let begun = self.candidates[at].begun;
         let mut newest = true;
-        for other in self.candidates.iter_mut().filter(|c| c.change != change && c.superseded.is_none()) {
+        for other in self
+            .candidates
+            .iter_mut()
+            .filter(|c| c.change != change && c.superseded.is_none())
+        {
             let older = match other.sequence {
                 Some(known) => known < sequence,
                 None => other.effective.or(other.ended).is_some_and(|end| end < begun),
@@ -128,10 +151,21 @@ impl Key {
         }
         let tag = this.version.as_ref().map(|version| version.etag);
         let place = self.chain.partition_point(|link| link.sequence < sequence);
-        if self.chain.get(place).is_some_and(|link| link.sequence == sequence) {
+        if self
+            .chain
+            .get(place)
+            .is_some_and(|link| link.sequence == sequence)
+        {
             return Err(format!("sequence {sequence} was given out twice"));
         }
-        self.chain.insert(place, Link { sequence, tag, requires });
+        self.chain.insert(
+            place,
+            Link {
+                sequence,
+                tag,
+                requires,
+            },
+        );
         self.prune(now);
         self.check_chain()
     }
@@ -158,7 +192,8 @@ impl Key {
 
     fn prune(&mut self, now: Stamp) {
         if self.candidates.len() > 24 {
-            self.candidates.retain(|c| c.ended.is_none() || c.superseded.is_none_or(|at| at + 400 > now));
+            self.candidates
+                .retain(|c| c.ended.is_none() || c.superseded.is_none_or(|at| at + 400 > now));
         }
     }
 
@@ -167,11 +202,15 @@ impl Key {
         let matches = |c: &Candidate| {
             c.version.as_ref().map(|version| version.id) == found && c.superseded.is_none_or(|at| at > since)
         };
-        let matching: Vec<usize> =
-            (0..self.candidates.len()).filter(|&at| matches(&self.candidates[at])).collect();
+        let matching: Vec<usize> = (0..self.candidates.len())
+            .filter(|&at| matches(&self.candidates[at]))
+            .collect();
         let [at] = matching[..] else {
             return match matching.is_empty() {
-                true => Err(format!("found {found:?}; possible since {since} (now {now}): {}", self.describe())),
+                true => Err(format!(
+                    "found {found:?}; possible since {since} (now {now}): {}",
+                    self.describe()
+                )),
                 false => Ok(()),
             };
         };
@@ -179,7 +218,8 @@ impl Key {
             return Ok(());
         }
         for (other, candidate) in self.candidates.iter_mut().enumerate() {
-            if other != at && candidate.superseded.is_none() && candidate.effective.is_some_and(|e| e < since) {
+            if other != at && candidate.superseded.is_none() && candidate.effective.is_some_and(|e| e < since)
+            {
                 candidate.superseded = Some(now);
             }
         }
@@ -204,7 +244,9 @@ impl Key {
     /// A change is known to have happened: what was effective before it began is over.
     pub fn happened(&mut self, id: u64, now: Stamp) {
         let is_it = |c: &Candidate| c.version.as_ref().is_some_and(|version| version.id == id);
-        let Some(begun) = self.candidates.iter().find(|c| is_it(c)).map(|c| c.begun) else { return };
+        let Some(begun) = self.candidates.iter().find(|c| is_it(c)).map(|c| c.begun) else {
+            return;
+        };
         for candidate in self.candidates.iter_mut() {
             if is_it(candidate) {
                 candidate.effective = candidate.effective.or(Some(now));
@@ -218,12 +260,21 @@ impl Key {
     pub fn settle(&mut self, found: Option<u64>, now: Stamp) -> Result<(), String> {
         self.observe(found, now, now)?;
         let same = |c: &Candidate| c.version.as_ref().map(|version| version.id) == found;
-        let mut kept = self.candidates.iter().rfind(|c| same(c)).expect("it was observed").clone();
+        let mut kept = self
+            .candidates
+            .iter()
+            .rfind(|c| same(c))
+            .expect("it was observed")
+            .clone();
         kept.superseded = None;
         kept.effective = Some(now);
         kept.ended = Some(now);
         let tag = kept.version.as_ref().map(|version| version.etag);
-        self.chain = vec![Link { sequence: 0, tag, requires: Requirement::None }];
+        self.chain = vec![Link {
+            sequence: 0,
+            tag,
+            requires: Requirement::None,
+        }];
         self.candidates = vec![kept];
         self.doubtful = false;
         Ok(())
@@ -323,8 +374,15 @@ impl Model {
     /// A change begins; returns its number.
     pub fn begin(&mut self, bucket: BucketId, key: &[u8], version: Option<Rc<Version>>) -> u64 {
         let (change, begun) = (self.next_id(), self.tick());
-        let candidate =
-            Candidate { change, version, begun, ended: None, effective: None, superseded: None, sequence: None };
+        let candidate = Candidate {
+            change,
+            version,
+            begun,
+            ended: None,
+            effective: None,
+            superseded: None,
+            sequence: None,
+        };
         self.key(bucket, key).candidates.push(candidate);
         change
     }
@@ -339,27 +397,39 @@ impl Model {
         requires: Requirement,
     ) -> Result<(), String> {
         let now = self.tick();
-        let Some(state) = self.keys.get_mut(&(bucket, key.to_vec())) else { return Ok(()) };
+        let Some(state) = self.keys.get_mut(&(bucket, key.to_vec())) else {
+            return Ok(());
+        };
         if sequence > 0 {
             return state.acknowledge(change, sequence, requires, now);
         }
-        let Some(at) = state.find(change) else { return Ok(()) };
+        let Some(at) = state.find(change) else {
+            return Ok(());
+        };
         let begun = state.candidates.remove(at).begun;
         match state.may_be_absent(begun) {
-            // What an answer says of a key is as good as a read.
-            true => state.observe(None, begun, now),
-            false => Err(format!("a delete found nothing; possible since {begun}: {}", state.describe())),
+            true => Ok(()),
+            false => Err(format!(
+                "a delete found nothing; possible since {begun}: {}",
+                state.describe()
+            )),
         }
     }
 
     /// The change certainly did not happen; what it may have seen is checked by the caller.
     pub fn refuse(&mut self, bucket: BucketId, key: &[u8], change: u64) -> Result<(), String> {
         self.tick();
-        let Some(state) = self.keys.get_mut(&(bucket, key.to_vec())) else { return Ok(()) };
-        let Some(at) = state.find(change) else { return Ok(()) };
+        let Some(state) = self.keys.get_mut(&(bucket, key.to_vec())) else {
+            return Ok(());
+        };
+        let Some(at) = state.find(change) else {
+            return Ok(());
+        };
         let refused = state.candidates.remove(at);
         if refused.effective.is_some() {
-            return Err(format!("a change was refused that somebody has read: {refused:?}"));
+            return Err(format!(
+                "a change was refused that somebody has read: {refused:?}"
+            ));
         }
         state.check_chain()
     }
@@ -367,7 +437,9 @@ impl Model {
     /// The change may or may not have happened, and will not be heard of again.
     pub fn doubt(&mut self, bucket: BucketId, key: &[u8], change: u64) {
         let now = self.tick();
-        let Some(state) = self.keys.get_mut(&(bucket, key.to_vec())) else { return };
+        let Some(state) = self.keys.get_mut(&(bucket, key.to_vec())) else {
+            return;
+        };
         state.doubtful = true;
         if let Some(at) = state.find(change) {
             state.candidates[at].ended = Some(now);
@@ -377,7 +449,9 @@ impl Model {
     /// As [`Model::doubt`], for a caller that went away: the change may even still be on its way.
     pub fn abandon(&mut self, bucket: BucketId, key: &[u8], change: u64) {
         self.tick();
-        let Some(state) = self.keys.get_mut(&(bucket, key.to_vec())) else { return };
+        let Some(state) = self.keys.get_mut(&(bucket, key.to_vec())) else {
+            return;
+        };
         state.doubtful = true;
         if let Some(at) = state.find(change) {
             // Not ended before anything: only its being read makes it older than something.
@@ -414,7 +488,12 @@ impl Model {
 
     /// Buckets that are certainly there.
     pub fn present_buckets(&self) -> Vec<(String, BucketId)> {
-        let present = self.buckets.iter().filter(|(_, state)| state.presence == Presence::Yes);
-        present.filter_map(|(name, state)| Some((name.clone(), state.id?))).collect()
+        let present = self
+            .buckets
+            .iter()
+            .filter(|(_, state)| state.presence == Presence::Yes);
+        present
+            .filter_map(|(name, state)| Some((name.clone(), state.id?)))
+            .collect()
     }
 }

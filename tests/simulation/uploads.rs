@@ -23,8 +23,13 @@ impl Client {
     pub async fn upload_step(&mut self) {
         let free: Vec<u64> = {
             let model = self.model();
-            let open = model.uploads.iter().filter(|(_, u)| u.presence == Presence::Yes && u.id.is_some());
-            open.filter(|(_, upload)| !upload.taken).map(|(number, _)| *number).collect()
+            let open = model
+                .uploads
+                .iter()
+                .filter(|(_, u)| u.presence == Presence::Yes && u.id.is_some());
+            open.filter(|(_, upload)| !upload.taken)
+                .map(|(number, _)| *number)
+                .collect()
         };
         if free.is_empty() || free.len() < UPLOADS_AT_ONCE && self.chance(4) {
             return self.create_upload().await;
@@ -35,7 +40,12 @@ impl Client {
             let upload = model.uploads.get_mut(&number).expect("chosen above");
             upload.taken = true;
             let id = upload.id.expect("chosen for it");
-            Work { number, bucket: upload.bucket, key: upload.key.clone(), id }
+            Work {
+                number,
+                bucket: upload.bucket,
+                key: upload.key.clone(),
+                id,
+            }
         };
         match self.rng.below(16) {
             0..=8 => self.put_part(&work).await,
@@ -88,9 +98,16 @@ impl Client {
         let part_number = 1 + self.rng.below(PARTS_OF_AN_UPLOAD) as u16;
         let length = self.body_length();
         let content = Content::of(self.rng.next_u64(), length);
-        let Some(body) = self.store(&content).await else { return };
+        let Some(body) = self.store(&content).await else {
+            return;
+        };
         let id = self.model().next_id();
-        let part = PartVersion { id, content, md5: self.md5(), attributes: self.attributes(id) };
+        let part = PartVersion {
+            id,
+            content,
+            md5: self.md5(),
+            attributes: self.attributes(id),
+        };
         let begun = self.model().tick();
         let before = self.upload(work.number, |upload| {
             let candidates = upload.parts.entry(part_number).or_insert_with(|| vec![None]);
@@ -101,7 +118,15 @@ impl Client {
         let Some(before) = before else { return };
         let engine = self.engine.clone();
         let attributes = part.attributes.clone().into();
-        let put = engine.put_part(work.bucket, &work.key, work.id, part_number, part.md5, attributes, body);
+        let put = engine.put_part(
+            work.bucket,
+            &work.key,
+            work.id,
+            part_number,
+            part.md5,
+            attributes,
+            body,
+        );
         let patience = self.patience();
         let outcome = patient(engine.io(), patience, put).await;
         match outcome {
@@ -140,17 +165,32 @@ impl Client {
     }
 
     fn describe(&self, work: &Work) -> String {
-        format!("{:?} {:?}", String::from_utf8_lossy(&work.key), self.model().uploads.get(&work.number))
+        format!(
+            "{:?} {:?}",
+            String::from_utf8_lossy(&work.key),
+            self.model().uploads.get(&work.number)
+        )
     }
 
     /// All parts as listed, held against the model.
     async fn list_parts(&mut self, work: &Work) -> Option<PartPage> {
         let begun = self.model().tick();
-        let max = if self.chance(2) { 1000 } else { 1 + self.rng.below(3) as usize };
+        let max = if self.chance(2) {
+            1000
+        } else {
+            1 + self.rng.below(3) as usize
+        };
         let mut all: Option<PartPage> = None;
         loop {
-            let after = all.as_ref().and_then(|page| page.parts.last()).map_or(0, |(number, _, _)| *number);
-            let page = match self.engine.list_parts(work.bucket, &work.key, work.id, after, max).await {
+            let after = all
+                .as_ref()
+                .and_then(|page| page.parts.last())
+                .map_or(0, |(number, _, _)| *number);
+            let page = match self
+                .engine
+                .list_parts(work.bucket, &work.key, work.id, after, max)
+                .await
+            {
                 Ok(page) => page,
                 Err(refusal) => {
                     self.check_upload_refusal(work, begun, refusal, "a list of parts");
@@ -176,8 +216,13 @@ impl Client {
     /// What a list of parts shows is what they may be, and from now on what they are.
     pub fn check_parts(&self, number: u64, page: &PartPage) {
         let mut model = self.model();
-        let Some(upload) = model.uploads.get_mut(&number) else { return };
-        assert_eq!(*page.upload.attributes, *upload.attributes, "attributes of upload {number}");
+        let Some(upload) = model.uploads.get_mut(&number) else {
+            return;
+        };
+        assert_eq!(
+            *page.upload.attributes, *upload.attributes,
+            "attributes of upload {number}"
+        );
         for (part_number, candidates) in &mut upload.parts {
             let listed = page.parts.iter().find(|(number, _, _)| number == part_number);
             let found = listed.map(|(_, _, part)| id_of(&part.attributes));
@@ -195,22 +240,39 @@ impl Client {
             }
         }
         for (part_number, _, _) in &page.parts {
-            assert!(upload.parts.contains_key(part_number), "part {part_number} of upload {number}: never stored");
+            assert!(
+                upload.parts.contains_key(part_number),
+                "part {part_number} of upload {number}: never stored"
+            );
         }
     }
 
     async fn complete(&mut self, work: &Work) {
-        let Some(page) = self.list_parts(work).await else { return };
+        let Some(page) = self.list_parts(work).await else {
+            return;
+        };
         let mut runs = Vec::new();
         let mut parts = Vec::new();
         let mut part_sizes = Vec::new();
         {
             let model = self.shared.model.borrow();
-            let Some(upload) = model.uploads.get(&work.number) else { return };
+            let Some(upload) = model.uploads.get(&work.number) else {
+                return;
+            };
             for (number, sequence, part) in &page.parts {
-                let known = upload.parts[number].iter().flatten().find(|known| known.id == id_of(&part.attributes));
+                let known = upload.parts[number]
+                    .iter()
+                    .flatten()
+                    .find(|known| known.id == id_of(&part.attributes));
                 if self.rng.below(8) > 0 {
-                    runs.extend(known.expect("checked when it was listed").content.runs.iter().copied());
+                    runs.extend(
+                        known
+                            .expect("checked when it was listed")
+                            .content
+                            .runs
+                            .iter()
+                            .copied(),
+                    );
                     parts.push((*number, *sequence));
                     part_sizes.push(part.size);
                 }
@@ -223,13 +285,20 @@ impl Client {
         let version = Rc::new(Version {
             id,
             content: Content { runs },
-            etag: ETag { md5: self.md5(), parts: parts.len() as u16 },
+            etag: ETag {
+                md5: self.md5(),
+                parts: parts.len() as u16,
+            },
             attributes: self.attributes(id),
             part_sizes,
             upload: Some(work.id),
         });
-        let taken =
-            Taken { model: self.shared.model.clone(), bucket: work.bucket, key: work.key.clone(), exclusive: false };
+        let taken = Taken {
+            model: self.shared.model.clone(),
+            bucket: work.bucket,
+            key: work.key.clone(),
+            exclusive: false,
+        };
         let (condition, requires) = self.condition(&taken);
         let begun = self.model().now;
         let change = self.model().begin(work.bucket, &work.key, Some(version.clone()));
@@ -237,9 +306,15 @@ impl Client {
             (upload.presence, upload.completing) = (Presence::Maybe, Some(id));
         });
         let attributes = version.attributes.clone().into();
-        let completion = Completion { etag: version.etag, attributes, parts };
+        let completion = Completion {
+            etag: version.etag,
+            attributes,
+            parts,
+        };
         let engine = self.engine.clone();
-        let outcome = engine.complete_upload(work.bucket, &work.key, work.id, completion, condition).await;
+        let outcome = engine
+            .complete_upload(work.bucket, &work.key, work.id, completion, condition)
+            .await;
         if let Err(refusal) = &outcome
             && *refusal != Refusal::DiskFailed
         {
@@ -247,14 +322,21 @@ impl Client {
                 (upload.presence, upload.completing) = (Presence::Yes, None);
             });
             let doubtful = self.upload(work.number, |upload| upload.doubtful).unwrap_or(true);
-            assert!(*refusal != Refusal::Stale || doubtful, "nobody else changes parts of {}", self.describe(work));
+            assert!(
+                *refusal != Refusal::Stale || doubtful,
+                "nobody else changes parts of {}",
+                self.describe(work)
+            );
         }
         if let Err(refusal @ Refusal::NoSuchUpload) = outcome {
             let refused = self.model().refuse(work.bucket, &work.key, change);
             self.demand(work.bucket, &work.key, refused);
             return self.check_upload_refusal(work, begun, refusal, "a completion");
         }
-        if self.end_change(&taken, change, begun, requires, Some(outcome)).is_some() {
+        if self
+            .end_change(&taken, change, begun, requires, Some(outcome))
+            .is_some()
+        {
             self.count("upload completed");
             self.model().uploads.remove(&work.number);
         }

@@ -12,7 +12,7 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use weft::engine::{
-    BucketId, BodyReader, ETag, FoundObject, Message, Outcome, Refusal, StoredBody, WriteCondition,
+    BodyReader, BucketId, ETag, FoundObject, Message, Outcome, Refusal, StoredBody, WriteCondition,
 };
 use weft::io::Io;
 use weft::io::sim::{Chance, Machine, Rng};
@@ -139,14 +139,19 @@ impl Client {
     fn key_to_change(&mut self, bucket: BucketId) -> Option<Taken> {
         let number = self.rng.below(self.shared.traits.keys);
         let key = key_name(number);
-        let exclusive = number % 2 == 0;
+        let exclusive = number.is_multiple_of(2);
         let mut model = self.shared.model.borrow_mut();
         let state = model.key(bucket, &key);
         if exclusive && std::mem::replace(&mut state.taken, true) {
             return None;
         }
         drop(model);
-        Some(Taken { model: self.shared.model.clone(), bucket, key, exclusive })
+        Some(Taken {
+            model: self.shared.model.clone(),
+            bucket,
+            key,
+            exclusive,
+        })
     }
 
     pub fn body_length(&mut self) -> u64 {
@@ -165,13 +170,20 @@ impl Client {
 
     pub fn attributes(&mut self, id: u64) -> Vec<u8> {
         let mut attributes = id.to_le_bytes().to_vec();
-        let length = if self.chance(20) { self.rng.below(2500) } else { self.rng.below(60) };
+        let length = if self.chance(20) {
+            self.rng.below(2500)
+        } else {
+            self.rng.below(60)
+        };
         attributes.resize(8 + length as usize, id as u8);
         attributes
     }
 
     pub fn etag(&mut self) -> ETag {
-        ETag { md5: self.md5(), parts: 0 }
+        ETag {
+            md5: self.md5(),
+            parts: 0,
+        }
     }
 
     pub fn md5(&mut self) -> [u8; 16] {
@@ -205,7 +217,11 @@ impl Client {
             };
             let most = space.len().min((length - at) as usize);
             assert!(most > 0, "no space at {at} of {length} bytes");
-            let count = if self.rng.below(4) == 0 { 1 + self.rng.index(most) } else { most };
+            let count = if self.rng.below(4) == 0 {
+                1 + self.rng.index(most)
+            } else {
+                most
+            };
             content.fill(at, &mut space[..count]);
             writer.advance(count);
             at += count as u64;
@@ -239,11 +255,17 @@ impl Client {
     }
 
     async fn put(&mut self) {
-        let Some(bucket) = self.any_bucket() else { return self.change_buckets().await };
-        let Some(taken) = self.key_to_change(bucket) else { return };
+        let Some(bucket) = self.any_bucket() else {
+            return self.change_buckets().await;
+        };
+        let Some(taken) = self.key_to_change(bucket) else {
+            return;
+        };
         let length = self.body_length();
         let content = Content::of(self.rng.next_u64(), length);
-        let Some(body) = self.store(&content).await else { return };
+        let Some(body) = self.store(&content).await else {
+            return;
+        };
         let id = self.model().next_id();
         let version = Rc::new(Version {
             id,
@@ -310,8 +332,9 @@ impl Client {
         match outcome {
             Ok(outcome) => {
                 self.count("change acknowledged");
-                let acknowledged =
-                    self.model().acknowledge(bucket, key, change, outcome.sequence, requires);
+                let acknowledged = self
+                    .model()
+                    .acknowledge(bucket, key, change, outcome.sequence, requires);
                 self.demand(bucket, key, acknowledged);
                 Some(outcome)
             }
@@ -339,7 +362,10 @@ impl Client {
         let now = model.tick();
         let state = model.key(bucket, key);
         let tag_is = |wanted: bool, tag: ETag| {
-            state.possible(begun).flatten().any(|version| (version.etag == tag) == wanted)
+            state
+                .possible(begun)
+                .flatten()
+                .any(|version| (version.etag == tag) == wanted)
         };
         let fits = match (refusal, requires) {
             (Refusal::PreconditionFailed, Requirement::Absent) => state.saw_presence(true, begun, now).is_ok(),
@@ -353,7 +379,10 @@ impl Client {
         };
         let described = state.describe();
         drop(model);
-        assert!(fits, "{refusal:?} of a change that requires {requires:?} does not fit: {described}");
+        assert!(
+            fits,
+            "{refusal:?} of a change that requires {requires:?} does not fit: {described}"
+        );
         self.count("change refused by its condition");
     }
 
@@ -370,7 +399,10 @@ impl Client {
 
     pub fn check_write_refusal_of(&self, bucket: BucketId, begun: Stamp, refusal: Refusal, what: &str) {
         if matches!(refusal, Refusal::BucketBusy | Refusal::NoSuchBucket) {
-            assert!(self.is_going(bucket, begun), "{what}: {refusal:?}, and nobody deletes its bucket");
+            assert!(
+                self.is_going(bucket, begun),
+                "{what}: {refusal:?}, and nobody deletes its bucket"
+            );
             return self.count("refused by a bucket's end");
         }
         self.check_write_refusal(refusal, what);
@@ -379,19 +411,28 @@ impl Client {
     /// Whether somebody has tried to delete the bucket since `begun`.
     pub fn is_going(&self, bucket: BucketId, begun: Stamp) -> bool {
         let model = self.model();
-        let disturbed = model.buckets.values().any(|state| state.id == Some(bucket) && state.disturbed >= begun);
+        let disturbed = model
+            .buckets
+            .values()
+            .any(|state| state.id == Some(bucket) && state.disturbed >= begun);
         disturbed || model.gone.contains(&bucket)
     }
 
     pub fn demand(&self, bucket: BucketId, key: &[u8], checked: Result<(), String>) {
         if let Err(error) = checked {
-            panic!("key {:?} of bucket {:x}: {error}", String::from_utf8_lossy(key), bucket.0);
+            panic!(
+                "key {:?} of bucket {:x}: {error}",
+                String::from_utf8_lossy(key),
+                bucket.0
+            );
         }
     }
 
     async fn delete(&mut self) {
         let Some(bucket) = self.any_bucket() else { return };
-        let Some(taken) = self.key_to_change(bucket) else { return };
+        let Some(taken) = self.key_to_change(bucket) else {
+            return;
+        };
         let begun = self.model().now;
         let change = self.model().begin(bucket, &taken.key, None);
         let engine = self.engine.clone();
@@ -411,7 +452,10 @@ impl Client {
             all.extend(taken.filter(|taken| all.iter().all(|other| other.key != taken.key)));
         }
         let begun = self.model().now;
-        let changes: Vec<u64> = all.iter().map(|taken| self.model().begin(bucket, &taken.key, None)).collect();
+        let changes: Vec<u64> = all
+            .iter()
+            .map(|taken| self.model().begin(bucket, &taken.key, None))
+            .collect();
         let keys: Vec<Vec<u8>> = all.iter().map(|taken| taken.key.clone()).collect();
         let outcomes = self.engine.delete_many(bucket, &keys).await;
         assert_eq!(outcomes.len(), keys.len());
@@ -422,10 +466,18 @@ impl Client {
 
     async fn keep_body(&mut self) {
         let Some(bucket) = self.any_bucket() else { return };
-        let Some(taken) = self.key_to_change(bucket) else { return };
-        let Some((old, found)) = self.find(bucket, &taken.key).await else { return };
+        let Some(taken) = self.key_to_change(bucket) else {
+            return;
+        };
+        let Some((old, found)) = self.find(bucket, &taken.key).await else {
+            return;
+        };
         let id = self.model().next_id();
-        let version = Rc::new(Version { id, attributes: self.attributes(id), ..(*old).clone() });
+        let version = Rc::new(Version {
+            id,
+            attributes: self.attributes(id),
+            ..(*old).clone()
+        });
         let body = self.engine.keep_body(found.version);
         if self.rng.coin() {
             drop(found);
@@ -435,7 +487,10 @@ impl Client {
         let change = self.model().begin(bucket, &taken.key, Some(version.clone()));
         let attributes = version.attributes.clone().into();
         let condition = WriteCondition::None;
-        let outcome = self.engine.put(bucket, &taken.key, version.etag, attributes, body, condition).await;
+        let outcome = self
+            .engine
+            .put(bucket, &taken.key, version.etag, attributes, body, condition)
+            .await;
         self.count("attributes changed");
         self.end_change(&taken, change, begun, requires, Some(outcome));
     }
@@ -473,7 +528,9 @@ impl Client {
     async fn get(&mut self) {
         let Some(bucket) = self.any_bucket() else { return };
         let key = self.any_key();
-        let Some((version, found)) = self.find(bucket, &key).await else { return };
+        let Some((version, found)) = self.find(bucket, &key).await else {
+            return;
+        };
         if self.chance(4) {
             let pause_us = self.rng.below(30_000);
             self.engine.io().sleep(Duration::from_micros(pause_us)).await;
@@ -506,7 +563,9 @@ impl Client {
                     }
                 }
                 Ok(None) => break,
-                Err(Refusal::DiskFailed) if self.shared.traits.disk_may_fail => return self.count("read failed"),
+                Err(Refusal::DiskFailed) if self.shared.traits.disk_may_fail => {
+                    return self.count("read failed");
+                }
                 Err(refusal) => panic!("a read of {content:?} failed at {at}: {refusal:?}"),
             }
             if self.chance(6) {
@@ -526,7 +585,10 @@ impl Client {
             match reader.next().await {
                 Ok(Some(piece)) => {
                     for slice in piece.slices() {
-                        assert!(version.content.is_at(at, slice), "wrong bytes at {at} of {version:?}");
+                        assert!(
+                            version.content.is_at(at, slice),
+                            "wrong bytes at {at} of {version:?}"
+                        );
                         at += slice.len() as u64;
                     }
                 }
@@ -543,7 +605,12 @@ impl Client {
         let name = format!("bucket-{}", self.rng.below(self.shared.traits.buckets));
         let state = {
             let mut model = self.model();
-            let fresh = BucketState { id: None, presence: Presence::No, taken: false, disturbed: 0 };
+            let fresh = BucketState {
+                id: None,
+                presence: Presence::No,
+                taken: false,
+                disturbed: 0,
+            };
             let state = model.buckets.entry(name.clone()).or_insert(fresh);
             if std::mem::replace(&mut state.taken, true) {
                 return;
@@ -551,7 +618,8 @@ impl Client {
             state.clone()
         };
         if state.presence == Presence::Yes {
-            self.delete_bucket(&name, state.id.expect("a bucket that is there has an id")).await;
+            self.delete_bucket(&name, state.id.expect("a bucket that is there has an id"))
+                .await;
         } else {
             self.create_bucket(&name).await;
         }
@@ -562,13 +630,15 @@ impl Client {
 
     async fn create_bucket(&mut self, name: &str) {
         self.bucket_state(name, |state| state.presence = Presence::Maybe);
-        let created = self.engine.create_bucket(name).await;
+        let created = self.engine.create_bucket(name, "here").await;
         match created {
             Ok(bucket) => {
                 self.count("bucket created");
                 assert_eq!(self.engine.bucket(name).map(|known| known.id), Some(bucket.id));
                 self.model().gone.remove(&bucket.id);
-                self.bucket_state(name, |state| (state.presence, state.id) = (Presence::Yes, Some(bucket.id)));
+                self.bucket_state(name, |state| {
+                    (state.presence, state.id) = (Presence::Yes, Some(bucket.id))
+                });
             }
             Err(Refusal::DiskFailed) if self.shared.traits.disk_may_fail => {}
             Err(refusal) => {
@@ -594,14 +664,21 @@ impl Client {
             Ok(()) => {
                 for ((bucket, key), state) in &model.keys {
                     let empty = *bucket != id || state.may_be_absent(since);
-                    assert!(empty, "a bucket with {:?} in it was deleted", String::from_utf8_lossy(key));
+                    assert!(
+                        empty,
+                        "a bucket with {:?} in it was deleted",
+                        String::from_utf8_lossy(key)
+                    );
                 }
                 model.forget_bucket(id);
                 Presence::No
             }
             Err(Refusal::BucketNotEmpty) => {
                 let mut keys = model.keys.iter().filter(|((bucket, _), _)| *bucket == id);
-                assert!(keys.any(|(_, state)| state.may_be_present(since)), "an empty bucket was called not empty");
+                assert!(
+                    keys.any(|(_, state)| state.may_be_present(since)),
+                    "an empty bucket was called not empty"
+                );
                 Presence::Yes
             }
             // What failed is made void before the answer.
@@ -610,7 +687,11 @@ impl Client {
             Err(refusal) => panic!("a bucket's end was refused: {refusal:?}"),
         };
         drop(model);
-        self.count(if present == Presence::No { "bucket deleted" } else { "bucket not deleted" });
+        self.count(if present == Presence::No {
+            "bucket deleted"
+        } else {
+            "bucket not deleted"
+        });
         self.bucket_state(name, |state| {
             (state.presence, state.disturbed) = (present, now);
             if present == Presence::No {
@@ -622,7 +703,12 @@ impl Client {
     async fn empty_bucket(&mut self, bucket: BucketId) {
         let keys: Vec<Vec<u8>> = {
             let model = self.model();
-            model.keys.keys().filter(|(id, _)| *id == bucket).map(|(_, key)| key.clone()).collect()
+            model
+                .keys
+                .keys()
+                .filter(|(id, _)| *id == bucket)
+                .map(|(_, key)| key.clone())
+                .collect()
         };
         for key in keys {
             let exclusive = {
@@ -634,7 +720,12 @@ impl Client {
                 state.taken = true;
                 true
             };
-            let taken = Taken { model: self.shared.model.clone(), bucket, key, exclusive };
+            let taken = Taken {
+                model: self.shared.model.clone(),
+                bucket,
+                key,
+                exclusive,
+            };
             let begun = self.model().now;
             let change = self.model().begin(bucket, &taken.key, None);
             let outcome = self.engine.delete(bucket, &taken.key).await;
@@ -675,8 +766,14 @@ pub fn check_object(version: &Version, found: &FoundObject<SimIo>) {
     let object = &found.object;
     assert_eq!(object.size, version.content.length(), "size of {version:?}");
     assert_eq!(object.etag, version.etag, "etag of {version:?}");
-    assert_eq!(*object.attributes, *version.attributes, "attributes of {version:?}");
-    assert_eq!(*object.part_sizes, *version.part_sizes, "part sizes of {version:?}");
+    assert_eq!(
+        *object.attributes, *version.attributes,
+        "attributes of {version:?}"
+    );
+    assert_eq!(
+        *object.part_sizes, *version.part_sizes,
+        "part sizes of {version:?}"
+    );
     assert_eq!(object.upload, version.upload, "upload of {version:?}");
 }
 

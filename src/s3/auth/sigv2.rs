@@ -116,8 +116,16 @@ fn verify<H: Headers + ?Sized>(
         .decode(claim.signature)
         .map_err(|_| AuthError::SignatureDoesNotMatch)?;
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
-    hmac::verify(&key, &string_to_sign(request, claim.date), &signature)
-        .map_err(|_| AuthError::SignatureDoesNotMatch)?;
+    let matches = |final_slash| {
+        let text = string_to_sign(request, claim.date, final_slash);
+        hmac::verify(&key, &text, &signature).is_ok()
+    };
+    // boto signs a bucket as `/bucket/` and asks for `/bucket`: both name the same resource.
+    let names_bucket =
+        request.host_bucket.is_none() && request.path.len() > 1 && !request.path[1..].contains('/');
+    if !(matches("") || names_bucket && matches("/")) {
+        return Err(AuthError::SignatureDoesNotMatch);
+    }
     let access_key = claim.access_key.to_owned();
     Ok(Authenticated {
         access_key,
@@ -143,7 +151,11 @@ fn payload(content_sha256: Option<&[u8]>) -> Result<Payload, AuthError> {
     }
 }
 
-fn string_to_sign<H: Headers + ?Sized>(request: &SignedRequest<'_, H>, date: &[u8]) -> Vec<u8> {
+fn string_to_sign<H: Headers + ?Sized>(
+    request: &SignedRequest<'_, H>,
+    date: &[u8],
+    final_slash: &str,
+) -> Vec<u8> {
     let mut text = Vec::with_capacity(512);
     text.extend_from_slice(request.method.as_bytes());
     text.push(b'\n');
@@ -175,6 +187,7 @@ fn string_to_sign<H: Headers + ?Sized>(request: &SignedRequest<'_, H>, date: &[u
         }
         .as_bytes(),
     );
+    text.extend_from_slice(final_slash.as_bytes());
     parameters(&mut text, request.query);
     text
 }

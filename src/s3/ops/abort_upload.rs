@@ -13,6 +13,9 @@ pub async fn abort_upload<I: Machine>(
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name.bucket)?;
     let upload = upload_id::parse(request.query.get("uploadId").unwrap_or(""))?;
-    service.engine.abort_upload(bucket.id, name.key.as_bytes(), upload).await?;
+    service
+        .engine
+        .abort_upload(bucket.id, name.key.as_bytes(), upload)
+        .await?;
     Ok(Response::empty(204))
 }

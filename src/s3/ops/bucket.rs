@@ -9,6 +9,9 @@ use crate::s3::request::Request;
 use crate::s3::service::{REGION, Receive, Response, Service};
 use crate::s3::xml::{requests, responses};
 
+/// Bytes of a location constraint; S3's are under 20.
+const LOCATION_BYTES_MAX: usize = 64;
+
 /// Any location is accepted: there is one place.
 pub async fn create_bucket<I: Machine, R: Receive>(
     service: &Service<I>,
@@ -17,11 +20,12 @@ pub async fn create_bucket<I: Machine, R: Receive>(
     body: &mut R,
 ) -> S3Result<Response<I>> {
     request.refuse_unbuilt()?;
-    let mut payload = Payload::open(request, body, None)?;
+    let mut payload = Payload::open(&service.lanes, request, body, None)?;
     let xml = payload.collect(XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
-    requests::create_bucket_configuration(&xml)?;
-    match service.engine.create_bucket(name.as_str()).await {
+    let location = requests::create_bucket_configuration(&xml)?.unwrap_or_else(|| REGION.to_owned());
+    check_location(&location)?;
+    match service.engine.create_bucket(name.as_str(), &location).await {
         Ok(_) => Ok(Response::empty(200).header("Location", format!("/{}", name.as_str()))),
         Err(Refusal::BucketExists) => {
             Err(S3Error::new(ErrorCode::BucketAlreadyOwnedByYou).detail("BucketName", name.as_str()))
@@ -31,19 +35,34 @@ pub async fn create_bucket<I: Machine, R: Receive>(
 }
 
 pub fn head_bucket<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Result<Response<I>> {
-    service.bucket(name)?;
-    Ok(Response::empty(200).header("x-amz-bucket-region", REGION))
+    let bucket = service.bucket(name)?;
+    Ok(Response::empty(200).header("x-amz-bucket-region", bucket.location))
 }
 
 pub async fn delete_bucket<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Result<Response<I>> {
     let refused = |refusal| S3Error::from(refusal).detail("BucketName", name.as_str());
-    service.engine.delete_bucket(name.as_str()).await.map_err(refused)?;
+    service
+        .engine
+        .delete_bucket(name.as_str())
+        .await
+        .map_err(refused)?;
     Ok(Response::empty(204))
 }
 
 pub fn get_location<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Result<Response<I>> {
-    service.bucket(name)?;
+    let bucket = service.bucket(name)?;
     let mut out = Vec::new();
-    responses::location(&mut out, REGION);
+    responses::location(&mut out, &bucket.location);
     Ok(Response::xml(200, out))
+}
+
+/// A location is a word; more would not come back through XML and headers as it was.
+fn check_location(location: &str) -> S3Result<()> {
+    let is_word = location.len() <= LOCATION_BYTES_MAX
+        && location
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_');
+    is_word
+        .then_some(())
+        .ok_or(S3Error::new(ErrorCode::InvalidLocationConstraint))
 }

@@ -6,10 +6,11 @@
 
 use crate::engine::{BucketId, Completion, Machine, Part, PartPage, Refusal, UploadId};
 use crate::limits::{OBJECT_BYTES_MAX, PART_BYTES_MIN, PARTS_MAX, XML_BODY_BYTES_MAX};
-use crate::s3::checksum::Checksum;
-use crate::s3::checksum::headers::{CompleteChecksum, bad_digest};
+use crate::s3::checksum::headers::CompleteChecksum;
+use crate::s3::checksum::{Checksum, ChecksumType};
 use crate::s3::conditions::{ETag, WriteCondition};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::md5::Md5;
 use crate::s3::metadata::Attributes;
 use crate::s3::ops::put_object::{condition_error, refuse_early};
 use crate::s3::ops::{upload_id, view};
@@ -19,7 +20,6 @@ use crate::s3::request::{ObjectName, Request};
 use crate::s3::service::{Receive, Response, Service};
 use crate::s3::xml::requests::{self, CompletedPart};
 use crate::s3::xml::responses;
-use md5::{Digest as _, Md5};
 
 /// How often a completion starts again because a part changed under it.
 const ATTEMPTS_MAX: usize = 5;
@@ -35,7 +35,7 @@ pub async fn complete_upload<I: Machine, R: Receive>(
     let condition = WriteCondition::from_headers(request.fields())?;
     let promised = CompleteChecksum::from_headers(request.fields())?;
     let size = object_size(request)?;
-    let xml = read_body(request, body).await?;
+    let xml = read_body(service, request, body).await?;
     let listed = requests::complete_multipart_upload(&xml)?;
     refuse_early(service, bucket, name, condition).await?;
 
@@ -54,8 +54,10 @@ pub async fn complete_upload<I: Machine, R: Receive>(
             parts: assembled.parts,
         };
         let key = name.key.as_bytes();
-        let completed =
-            service.engine.complete_upload(bucket, key, upload, completion, engine_condition(condition)).await;
+        let completed = service
+            .engine
+            .complete_upload(bucket, key, upload, completion, engine_condition(condition))
+            .await;
         match completed {
             Ok(_) => return Ok(answer(name, tag, checksum.as_ref())),
             Err(Refusal::Stale) => {}
@@ -66,9 +68,13 @@ pub async fn complete_upload<I: Machine, R: Receive>(
     Err(S3Error::new(ErrorCode::ConditionalRequestConflict))
 }
 
-async fn read_body<R: Receive>(request: &mut Request<'_>, body: &mut R) -> S3Result<Vec<u8>> {
+async fn read_body<I: Machine, R: Receive>(
+    service: &Service<I>,
+    request: &mut Request<'_>,
+    body: &mut R,
+) -> S3Result<Vec<u8>> {
     // The checksum headers of this request are about the object, not about the XML.
-    let mut payload = Payload::open_without_checksum(request, body)?;
+    let mut payload = Payload::open_without_checksum(&service.lanes, request, body)?;
     let xml = payload.collect(XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
     Ok(xml)
@@ -80,12 +86,17 @@ async fn parts_of<I: Machine>(
     name: ObjectName<'_>,
     upload: UploadId,
 ) -> Result<PartPage, Refusal> {
-    service.engine.list_parts(bucket, name.key.as_bytes(), upload, 0, PARTS_MAX as usize).await
+    service
+        .engine
+        .list_parts(bucket, name.key.as_bytes(), upload, 0, PARTS_MAX as usize)
+        .await
 }
 
 /// `x-amz-mp-object-size`.
 fn object_size(request: &Request<'_>) -> S3Result<Option<u64>> {
-    let Some(text) = request.field("x-amz-mp-object-size") else { return Ok(None) };
+    let Some(text) = request.field("x-amz-mp-object-size") else {
+        return Ok(None);
+    };
     let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     let invalid = || S3Error::invalid_request("Value for x-amz-mp-object-size header is invalid.");
     number.map(Some).ok_or_else(invalid)
@@ -108,12 +119,17 @@ fn assemble(
 ) -> S3Result<Assembled> {
     let mut chosen: Vec<(u16, u64, &Part)> = Vec::with_capacity(listed.len());
     for part in listed {
-        let number = u16::try_from(part.number).ok().filter(|number| (1..=PARTS_MAX).contains(number));
+        let number = u16::try_from(part.number)
+            .ok()
+            .filter(|number| (1..=PARTS_MAX).contains(number));
         let number = number.ok_or_else(|| invalid_part(part))?;
         if chosen.last().is_some_and(|&(last, ..)| last >= number) {
             return Err(S3Error::new(ErrorCode::InvalidPartOrder));
         }
-        let at = page.parts.binary_search_by_key(&number, |&(number, ..)| number).map_err(|_| invalid_part(part))?;
+        let at = page
+            .parts
+            .binary_search_by_key(&number, |&(number, ..)| number)
+            .map_err(|_| invalid_part(part))?;
         let (_, sequence, stored) = &page.parts[at];
         check_part(part, stored)?;
         chosen.push((number, *sequence, stored));
@@ -136,41 +152,74 @@ fn assemble(
         ));
     }
     let mut md5 = Md5::new();
-    chosen.iter().for_each(|(.., part)| md5.update(part.md5));
-    let mut attributes = Attributes::decode(&page.upload.attributes).expect("attributes are stored as encoded");
+    chosen.iter().for_each(|(.., part)| md5.update(&part.md5));
+    check_named(&page.upload.attributes, listed)?;
+    let mut attributes =
+        Attributes::decode(&page.upload.attributes).expect("attributes are stored as encoded");
     let checksum = join_checksums(&mut attributes, &chosen)?;
     if let Some(checksum) = &checksum {
         promised.check(checksum)?;
     }
     Ok(Assembled {
-        etag: ETag { md5: md5.finalize().into(), parts: chosen.len() as u16 },
+        etag: ETag {
+            md5: md5.finish(),
+            parts: chosen.len() as u16,
+        },
         checksum,
         attributes,
-        parts: chosen.into_iter().map(|(number, sequence, _)| (number, sequence)).collect(),
+        parts: chosen
+            .into_iter()
+            .map(|(number, sequence, _)| (number, sequence))
+            .collect(),
     })
 }
 
 /// The client must name the part's tag, and its checksum if it names one.
 fn check_part(listed: &CompletedPart, stored: &Part) -> S3Result<()> {
-    if ETag::parse(listed.etag.as_bytes()) != Some(ETag { md5: stored.md5, parts: 0 }) {
+    if ETag::parse(listed.etag.as_bytes())
+        != Some(ETag {
+            md5: stored.md5,
+            parts: 0,
+        })
+    {
         return Err(invalid_part(listed));
     }
     let checksum = view(&stored.attributes).checksum;
     for (algorithm, text) in &listed.checksums {
-        let digest = algorithm.parse_digest(text.as_bytes()).ok_or_else(|| invalid_part(listed))?;
-        if checksum.is_some_and(|checksum| checksum.algorithm == *algorithm && checksum.digest != digest) {
-            return Err(bad_digest(*algorithm));
-        }
-        if checksum.is_none_or(|checksum| checksum.algorithm != *algorithm) {
+        let digest = algorithm
+            .parse_digest(text.as_bytes())
+            .ok_or_else(|| invalid_part(listed))?;
+        if checksum.is_none_or(|checksum| checksum.algorithm != *algorithm || checksum.digest != digest) {
             return Err(invalid_part(listed));
         }
     }
     Ok(())
 }
 
+/// A composite checksum is made of the parts' own, so the client must name each.
+fn check_named(attributes: &[u8], listed: &[CompletedPart]) -> S3Result<()> {
+    let Some(announced) = view(attributes).upload_checksum else {
+        return Ok(());
+    };
+    if announced.kind == ChecksumType::FullObject {
+        return Ok(());
+    }
+    match listed.iter().find(|part| part.checksums.is_empty()) {
+        None => Ok(()),
+        Some(part) => Err(S3Error::invalid_request(format!(
+            "The upload was created using a {} checksum. The complete request must include the checksum for each part. \
+             It was missing for part {} in the request.",
+            announced.algorithm.name().to_ascii_lowercase(),
+            part.number
+        ))),
+    }
+}
+
 /// The object's checksum, if the upload announced one.
 fn join_checksums(attributes: &mut Attributes, chosen: &[(u16, u64, &Part)]) -> S3Result<Option<Checksum>> {
-    let Some(announced) = attributes.upload_checksum.take() else { return Ok(None) };
+    let Some(announced) = attributes.upload_checksum.take() else {
+        return Ok(None);
+    };
     let digests: Option<Vec<_>> = chosen
         .iter()
         .map(|(.., part)| {
@@ -180,7 +229,8 @@ fn join_checksums(attributes: &mut Attributes, chosen: &[(u16, u64, &Part)]) -> 
         })
         .collect();
     let joined = digests.and_then(|digests| Checksum::of_parts(announced.algorithm, announced.kind, digests));
-    let joined = joined.ok_or_else(|| S3Error::invalid_request("A part lacks the checksum that the upload announced."))?;
+    let joined = joined
+        .ok_or_else(|| S3Error::invalid_request("A part lacks the checksum that the upload announced."))?;
     attributes.checksum = Some(joined);
     Ok(Some(joined))
 }
@@ -199,7 +249,11 @@ async fn completed_before<I: Machine>(
     upload: UploadId,
 ) -> S3Result<Response<I>> {
     let no_such = || S3Error::new(ErrorCode::NoSuchUpload).detail("UploadId", upload_id::text(upload));
-    let found = service.engine.get(bucket, name.key.as_bytes()).await.map_err(|_| no_such())?;
+    let found = service
+        .engine
+        .get(bucket, name.key.as_bytes())
+        .await
+        .map_err(|_| no_such())?;
     if found.object.upload != Some(upload) {
         return Err(no_such());
     }

@@ -27,8 +27,13 @@ pub fn seal(key: &hmac::Key, scope: Scope, place: &[u8]) -> String {
 ///
 /// Errors: `InvalidArgument` unless it was sealed here for this listing.
 pub fn open(key: &hmac::Key, scope: Scope, token: &str) -> S3Result<Vec<u8>> {
-    let invalid =
-        || S3Error::invalid_argument("The continuation token provided is incorrect", "continuation-token", token);
+    let invalid = || {
+        S3Error::invalid_argument(
+            "The continuation token provided is incorrect",
+            "continuation-token",
+            token,
+        )
+    };
     let bytes = URL_SAFE_NO_PAD.decode(token).map_err(|_| invalid())?;
     let (given, place) = bytes.split_at_checked(TAG_BYTES).ok_or_else(invalid)?;
     hmac::verify(key, &signed(scope, place), given).map_err(|_| invalid())?;

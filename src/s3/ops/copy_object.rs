@@ -9,6 +9,7 @@ use crate::s3::checksum::headers::UploadChecksum;
 use crate::s3::checksum::{Algorithm, Checksum, ChecksumType, Hasher};
 use crate::s3::conditions::{ETag, ReadConditions, WriteCondition};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::md5::Md5;
 use crate::s3::metadata::Attributes;
 use crate::s3::names::CopySource;
 use crate::s3::ops::put_object::condition_error;
@@ -18,7 +19,6 @@ use crate::s3::refusal::{engine_condition, engine_etag, etag};
 use crate::s3::request::{ObjectName, Request};
 use crate::s3::service::{Response, Service};
 use crate::s3::xml::responses;
-use md5::{Digest as _, Md5};
 use std::ops::Range;
 
 /// How often a change of metadata starts again because the object changed under it.
@@ -54,13 +54,26 @@ pub async fn copy_object<I: Machine>(
             let size = found.object.size;
             let copied = copy_bytes(service, found, 0..size, wanted).await?;
             attributes.checksum = copied.checksum;
-            (ETag { md5: copied.md5, parts: 0 }, copied.stored)
+            (
+                ETag {
+                    md5: copied.md5,
+                    parts: 0,
+                },
+                copied.stored,
+            )
         };
         let checksum = attributes.checksum;
         let key = name.key.as_bytes();
         let committed = service
             .engine
-            .put(bucket, key, engine_etag(tag), attributes.encode(), stored, engine_condition(condition))
+            .put(
+                bucket,
+                key,
+                engine_etag(tag),
+                attributes.encode(),
+                stored,
+                engine_condition(condition),
+            )
             .await;
         match committed {
             Ok(outcome) => {
@@ -99,10 +112,21 @@ pub async fn upload_part_copy<I: Machine>(
     let key = name.key.as_bytes();
     let outcome = service
         .engine
-        .put_part(bucket, key, part.upload, part.number, copied.md5, attributes, copied.stored)
+        .put_part(
+            bucket,
+            key,
+            part.upload,
+            part.number,
+            copied.md5,
+            attributes,
+            copied.stored,
+        )
         .await?;
     let mut out = Vec::new();
-    let tag = ETag { md5: copied.md5, parts: 0 };
+    let tag = ETag {
+        md5: copied.md5,
+        parts: 0,
+    };
     responses::copy_part(&mut out, tag, outcome.modified_ms, copied.checksum.as_ref());
     Ok(Response::xml(200, out))
 }
@@ -134,8 +158,15 @@ async fn find_source<I: Machine>(
     source: &CopySource,
 ) -> S3Result<FoundObject<I>> {
     let bucket: BucketId = service.bucket(&source.bucket)?.id;
-    let name = ObjectName { bucket: &source.bucket, key: &source.key };
-    let found = service.engine.get(bucket, source.key.as_bytes()).await.map_err(|_| name.no_such_key())?;
+    let name = ObjectName {
+        bucket: &source.bucket,
+        key: &source.key,
+    };
+    let found = service
+        .engine
+        .get(bucket, source.key.as_bytes())
+        .await
+        .map_err(|_| name.no_such_key())?;
     ReadConditions::from_copy_headers(request.fields())
         .evaluate_copy(&etag(found.object.etag), found.object.modified_ms)?;
     Ok(found)
@@ -160,7 +191,9 @@ fn new_attributes(request: &Request<'_>, old: &Attributes, replace: bool) -> S3R
 /// The checksum that the copy is to have: the one asked for, or the source's algorithm.
 fn wanted_checksum(request: &Request<'_>, old: &Attributes) -> S3Result<Option<Algorithm>> {
     let asked = UploadChecksum::from_headers(request.fields())?;
-    Ok(asked.map(|asked| asked.algorithm).or(old.checksum.map(|checksum| checksum.algorithm)))
+    Ok(asked
+        .map(|asked| asked.algorithm)
+        .or(old.checksum.map(|checksum| checksum.algorithm)))
 }
 
 fn is_kept(checksum: &Checksum, wanted: Option<Algorithm>) -> bool {
@@ -206,6 +239,12 @@ async fn copy_bytes<I: Machine>(
             }
         }
     }
-    let checksum = wanted.zip(hasher).map(|(algorithm, hasher)| Checksum::of_body(algorithm, hasher.finish()));
-    Ok(Copied { md5: md5.finalize().into(), checksum, stored: writer.finish().await? })
+    let checksum = wanted
+        .zip(hasher)
+        .map(|(algorithm, hasher)| Checksum::of_body(algorithm, hasher.finish()));
+    Ok(Copied {
+        md5: md5.finish(),
+        checksum,
+        stored: writer.finish().await?,
+    })
 }

@@ -19,7 +19,10 @@ pub async fn create_upload<I: Machine>(
     let mut attributes = Attributes::from_headers(request.fields())?;
     attributes.upload_checksum = UploadChecksum::from_headers(request.fields())?;
     let key = name.key.as_bytes();
-    let upload = service.engine.create_upload(bucket.id, key, attributes.encode()).await?;
+    let upload = service
+        .engine
+        .create_upload(bucket.id, key, attributes.encode())
+        .await?;
 
     let mut out = Vec::new();
     responses::initiate_multipart_upload(&mut out, name.bucket.as_str(), key, &upload_id::text(upload));

@@ -18,16 +18,22 @@ pub async fn delete_objects<I: Machine, R: Receive>(
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name)?;
     let has_md5 = request.field("content-md5").is_some();
-    let mut payload = Payload::open(request, body, None)?;
+    let mut payload = Payload::open(&service.lanes, request, body, None)?;
     if !has_md5 && payload.checksum_algorithm().is_none() {
-        return Err(S3Error::invalid_request("Missing required header for this request: Content-MD5"));
+        return Err(S3Error::invalid_request(
+            "Missing required header for this request: Content-MD5",
+        ));
     }
     let xml = payload.collect(XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
     let delete = requests::delete(&xml)?;
 
     let checked: Vec<S3Result<Key>> = delete.objects.iter().map(check).collect();
-    let keys: Vec<Vec<u8>> = checked.iter().flatten().map(|key| key.as_bytes().to_vec()).collect();
+    let keys: Vec<Vec<u8>> = checked
+        .iter()
+        .flatten()
+        .map(|key| key.as_bytes().to_vec())
+        .collect();
     let mut outcomes = service.engine.delete_many(bucket.id, &keys).await.into_iter();
     let results: Vec<S3Result<()>> = checked
         .into_iter()
@@ -38,21 +44,33 @@ pub async fn delete_objects<I: Machine, R: Receive>(
         })
         .collect();
 
-    let answers = delete.objects.iter().zip(&results).filter_map(|(object, result)| {
-        let (key, version_id) = (object.key.as_bytes(), object.version_id.as_deref());
-        match result {
-            Ok(()) if delete.quiet => None,
-            Ok(()) => Some(Deleted::Done { key, version_id }),
-            Err(error) => Some(Deleted::Failed { key, version_id, error }),
-        }
-    });
+    let answers = delete
+        .objects
+        .iter()
+        .zip(&results)
+        .filter_map(|(object, result)| {
+            let (key, version_id) = (object.key.as_bytes(), object.version_id.as_deref());
+            match result {
+                Ok(()) if delete.quiet => None,
+                Ok(()) => Some(Deleted::Done { key, version_id }),
+                Err(error) => Some(Deleted::Failed {
+                    key,
+                    version_id,
+                    error,
+                }),
+            }
+        });
     let mut out = Vec::new();
     responses::delete_objects(&mut out, answers);
     Ok(Response::xml(200, out))
 }
 
 fn check(object: &ObjectIdentifier) -> S3Result<Key> {
-    if object.version_id.as_deref().is_some_and(|version| !matches!(version, "" | "null")) {
+    if object
+        .version_id
+        .as_deref()
+        .is_some_and(|version| !matches!(version, "" | "null"))
+    {
         return Err(S3Error::new(ErrorCode::NoSuchVersion));
     }
     if object.etag.is_some() || object.size.is_some() || object.last_modified.is_some() {

@@ -28,7 +28,10 @@ pub async fn get_object<I: Machine>(
     let (start, length) = (range.start, range.end - range.start);
     response.body = match length {
         0 => ResponseBody::Empty,
-        _ => ResponseBody::Object { reader: found.read(start..start + length), length },
+        _ => ResponseBody::Object {
+            reader: found.read(start..start + length),
+            length,
+        },
     };
     Ok(response)
 }
@@ -44,7 +47,9 @@ pub async fn head_object<I: Machine>(
         Described::Answer(answer) => answer,
         Described::NotModified(response) => return Ok(response),
     };
-    response.body = ResponseBody::HeadOnly { length: range.end - range.start };
+    response.body = ResponseBody::HeadOnly {
+        length: range.end - range.start,
+    };
     Ok(response)
 }
 
@@ -55,7 +60,11 @@ async fn find<I: Machine>(
 ) -> S3Result<FoundObject<I>> {
     let bucket = service.bucket(name.bucket)?;
     request.check_version()?;
-    service.engine.get(bucket.id, name.key.as_bytes()).await.map_err(|_| name.no_such_key())
+    service
+        .engine
+        .get(bucket.id, name.key.as_bytes())
+        .await
+        .map_err(|_| name.no_such_key())
 }
 
 enum Described<I: Machine> {
@@ -78,11 +87,14 @@ fn describe<I: Machine>(found: &FoundObject<I>, request: &Request<'_>) -> S3Resu
         Outcome::Proceed => {}
         Outcome::PreconditionFailed(condition) => return Err(precondition_failed(condition)),
         Outcome::NotModified(_) => {
-            let response = Response::empty(304).header("ETag", quoted).header("Last-Modified", modified.as_str());
+            let response = Response::empty(304)
+                .header("ETag", quoted)
+                .header("Last-Modified", modified.as_str());
             return Ok(Described::NotModified(response));
         }
     }
-    let overrides = Overrides::from_query(request.query.iter().map(|(name, value)| (name, value.as_bytes())))?;
+    let overrides =
+        Overrides::from_query(request.query.iter().map(|(name, value)| (name, value.as_bytes())))?;
     let selected = select(found, request)?;
     let attributes = view(&object.attributes);
     let mut response = Response::empty(if selected.is_some() { 206 } else { 200 })
@@ -98,10 +110,17 @@ fn describe<I: Machine>(found: &FoundObject<I>, request: &Request<'_>) -> S3Resu
     if request.query.has("partNumber") && !object.part_sizes.is_empty() {
         response = response.header("x-amz-mp-parts-count", object.part_sizes.len().to_string());
     }
-    let wants_checksum = request.field("x-amz-checksum-mode").is_some_and(|mode| mode.eq_ignore_ascii_case(b"ENABLED"));
-    if let Some(checksum) = attributes.checksum.filter(|_| wants_checksum && selected.is_none()) {
+    let wants_checksum = request
+        .field("x-amz-checksum-mode")
+        .is_some_and(|mode| mode.eq_ignore_ascii_case(b"ENABLED"));
+    if let Some(checksum) = attributes
+        .checksum
+        .filter(|_| wants_checksum && selected.is_none())
+    {
         let (header, value) = checksum_header(&checksum);
-        response = response.header(header, value).header("x-amz-checksum-type", checksum.kind.name());
+        response = response
+            .header(header, value)
+            .header("x-amz-checksum-type", checksum.kind.name());
     }
     let range = selected.map_or(0..object.size, |range| range.start..range.start + range.length);
     Ok(Described::Answer(Answer { response, range }))
@@ -113,13 +132,21 @@ fn select<I: Machine>(found: &FoundObject<I>, request: &Request<'_>) -> S3Result
     let part = request.number::<u32>("partNumber")?;
     match (request.head.header("range"), part) {
         (None, None) => Ok(None),
-        (Some(_), Some(_)) => {
-            Err(S3Error::invalid_request("Cannot specify both Range header and partNumber query parameter"))
+        (Some(_), Some(_)) => Err(S3Error::invalid_request(
+            "Cannot specify both Range header and partNumber query parameter",
+        )),
+        (Some(header), None) => {
+            range::parse(header, object.size).map_err(|unsatisfiable| unsatisfiable.into_error(header))
         }
-        (Some(header), None) => range::parse(header, object.size).map_err(|unsatisfiable| unsatisfiable.into_error(header)),
         (None, Some(number)) => {
-            let sizes: &[u64] = if object.part_sizes.is_empty() { &[object.size] } else { &object.part_sizes };
-            let at = (number as usize).checked_sub(1).filter(|&at| at < crate::limits::PARTS_MAX as usize);
+            let sizes: &[u64] = if object.part_sizes.is_empty() {
+                &[object.size]
+            } else {
+                &object.part_sizes
+            };
+            let at = (number as usize)
+                .checked_sub(1)
+                .filter(|&at| at < crate::limits::PARTS_MAX as usize);
             let at = at.ok_or_else(|| {
                 let message = "Part number must be an integer between 1 and 10000, inclusive";
                 S3Error::invalid_argument(message, "partNumber", &number.to_string())

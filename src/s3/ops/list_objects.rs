@@ -55,7 +55,10 @@ pub async fn list_objects_v1<I: Machine>(
     let marker = request.query.get("marker").unwrap_or("").as_bytes();
     let page = listing.walk(service, &bucket, some_text(marker)).await;
     let head = listing.head(name, &page, Some(service.owner()));
-    let next = page.items.last().filter(|_| page.truncated && !listing.delimiter.is_empty());
+    let next = page
+        .items
+        .last()
+        .filter(|_| page.truncated && !listing.delimiter.is_empty());
     let mut out = Vec::with_capacity(512 + 400 * page.items.len());
     let next = next.map(WalkItem::name);
     responses::list_objects_v1(&mut out, &head, marker, next, objects(&page), prefixes(&page));
@@ -107,9 +110,17 @@ impl<'a> Listing<'a> {
         })
     }
 
-    async fn walk<I: Machine>(&self, service: &Service<I>, bucket: &Bucket, after: Option<Vec<u8>>) -> KeyPage<Summary> {
+    async fn walk<I: Machine>(
+        &self,
+        service: &Service<I>,
+        bucket: &Bucket,
+        after: Option<Vec<u8>>,
+    ) -> KeyPage<Summary> {
         if self.max == 0 {
-            return KeyPage { items: Vec::new(), truncated: false };
+            return KeyPage {
+                items: Vec::new(),
+                truncated: false,
+            };
         }
         let walk = KeyWalk {
             prefix: self.prefix.to_vec(),
@@ -120,7 +131,12 @@ impl<'a> Listing<'a> {
         service.engine.list_objects(bucket.id, walk).await
     }
 
-    fn head(&self, bucket: &'a BucketName, page: &KeyPage<Summary>, owner: Option<Owner<'a>>) -> ListPage<'a> {
+    fn head(
+        &self,
+        bucket: &'a BucketName,
+        page: &KeyPage<Summary>,
+        owner: Option<Owner<'a>>,
+    ) -> ListPage<'a> {
         ListPage {
             bucket: bucket.as_str(),
             prefix: self.prefix,
@@ -140,9 +156,11 @@ pub fn key_encoding(request: &Request<'_>) -> S3Result<KeyEncoding> {
     match request.query.get("encoding-type") {
         None | Some("") => Ok(KeyEncoding::Xml),
         Some("url") => Ok(KeyEncoding::Url),
-        Some(other) => {
-            Err(S3Error::invalid_argument("Invalid Encoding Method specified in Request", "encoding-type", other))
-        }
+        Some(other) => Err(S3Error::invalid_argument(
+            "Invalid Encoding Method specified in Request",
+            "encoding-type",
+            other,
+        )),
     }
 }
 
@@ -161,7 +179,9 @@ fn objects(page: &KeyPage<Summary>) -> impl Iterator<Item = ObjectView<'_>> {
                 etag: etag(object.etag),
                 size: object.size,
                 storage_class: attributes.storage_class.as_str(),
-                checksum: attributes.checksum.map(|checksum| (checksum.algorithm, checksum.kind)),
+                checksum: attributes
+                    .checksum
+                    .map(|checksum| (checksum.algorithm, checksum.kind)),
             })
         }
     })

@@ -20,7 +20,10 @@ pub async fn list_parts<I: Machine>(
     let max = request.page_size("max-parts")?;
     let marker = request.number::<u32>("part-number-marker")?.unwrap_or(0);
     let after = u16::try_from(marker).unwrap_or(PARTS_MAX).min(PARTS_MAX);
-    let page = service.engine.list_parts(bucket.id, name.key.as_bytes(), upload, after, max).await?;
+    let page = service
+        .engine
+        .list_parts(bucket.id, name.key.as_bytes(), upload, after, max)
+        .await?;
     let announced = view(&page.upload.attributes);
     let truncated = page.truncated && max > 0;
     let head = PartsPage {
@@ -28,17 +31,26 @@ pub async fn list_parts<I: Machine>(
         key: name.key.as_bytes(),
         upload_id: id,
         part_number_marker: marker,
-        next_part_number_marker: page.parts.last().filter(|_| truncated).map(|&(number, ..)| number.into()),
+        next_part_number_marker: page
+            .parts
+            .last()
+            .filter(|_| truncated)
+            .map(|&(number, ..)| number.into()),
         max_parts: max,
         truncated,
         owner: service.owner(),
         storage_class: announced.storage_class.as_str(),
-        checksum: announced.upload_checksum.map(|checksum| (checksum.algorithm, checksum.kind)),
+        checksum: announced
+            .upload_checksum
+            .map(|checksum| (checksum.algorithm, checksum.kind)),
     };
     let parts = page.parts.iter().map(|(number, _, part)| PartView {
         number: *number,
         modified_unix_ms: part.modified_ms,
-        etag: ETag { md5: part.md5, parts: 0 },
+        etag: ETag {
+            md5: part.md5,
+            parts: 0,
+        },
         size: part.size,
         checksum: view(&part.attributes).checksum,
     });

@@ -21,9 +21,10 @@ pub async fn list_uploads<I: Machine>(
     // An id marker counts only with a key marker, as S3 has it.
     let after_upload = match (key_marker, id_marker) {
         ("", _) | (_, "") => None,
-        (_, id) => Some(upload_id::parse(id).map_err(|_| {
-            S3Error::invalid_argument("Invalid uploadId marker", "upload-id-marker", id)
-        })?),
+        (_, id) => Some(
+            upload_id::parse(id)
+                .map_err(|_| S3Error::invalid_argument("Invalid uploadId marker", "upload-id-marker", id))?,
+        ),
     };
     let walk = KeyWalk {
         prefix: text("prefix").as_bytes().to_vec(),
@@ -33,7 +34,11 @@ pub async fn list_uploads<I: Machine>(
     };
     let folded = fold(service, bucket.id, &walk, after_upload).await;
 
-    let ids: Vec<String> = folded.uploads.iter().map(|(_, id, _)| upload_id::text(*id)).collect();
+    let ids: Vec<String> = folded
+        .uploads
+        .iter()
+        .map(|(_, id, _)| upload_id::text(*id))
+        .collect();
     let next_id = match &folded.last {
         Some(Last::Upload(_, id)) => Some(upload_id::text(*id)),
         Some(Last::Prefix(_)) | None => None,
@@ -58,11 +63,18 @@ pub async fn list_uploads<I: Machine>(
             upload_id: id,
             initiated_unix_ms: upload.initiated_ms,
             storage_class: attributes.storage_class.as_str(),
-            checksum: attributes.upload_checksum.map(|checksum| (checksum.algorithm, checksum.kind)),
+            checksum: attributes
+                .upload_checksum
+                .map(|checksum| (checksum.algorithm, checksum.kind)),
         }
     });
     let mut out = Vec::new();
-    responses::list_uploads(&mut out, &page, uploads, folded.prefixes.iter().map(Vec::as_slice));
+    responses::list_uploads(
+        &mut out,
+        &page,
+        uploads,
+        folded.prefixes.iter().map(Vec::as_slice),
+    );
     Ok(Response::xml(200, out))
 }
 
@@ -103,14 +115,19 @@ async fn fold<I: Machine>(
         max: PAGE_MAX,
     };
     // A marker that lies within a common prefix skips all that it hides.
-    let skipped = walk.after.as_deref().filter(|after| after.starts_with(&walk.prefix));
+    let skipped = walk
+        .after
+        .as_deref()
+        .filter(|after| after.starts_with(&walk.prefix));
     let skipped = skipped.and_then(|after| Some(after[..walk.common_prefix_of(after)?].to_vec()));
     if walk.max == 0 {
         return folded;
     }
     loop {
         let UploadPage { uploads, truncated } = service.engine.list_uploads(bucket, at.clone()).await;
-        let Some((key, id, _)) = uploads.last() else { return folded };
+        let Some((key, id, _)) = uploads.last() else {
+            return folded;
+        };
         (at.after_key, at.after_upload) = (Some(key.clone()), Some(*id));
         for (key, id, upload) in uploads {
             let common = walk.common_prefix_of(&key).map(|length| key[..length].to_vec());

@@ -4,7 +4,7 @@
 //! owner of the key), hashed there, written. With `aws-chunked` one copy more, out of the chunk buffer.
 
 use crate::engine::Machine;
-use crate::s3::conditions::{ETag, WriteCondition, precondition_failed, Condition};
+use crate::s3::conditions::{Condition, ETag, WriteCondition, precondition_failed};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::metadata::Attributes;
 use crate::s3::ops::checksum_header;
@@ -23,10 +23,8 @@ pub async fn put_object<I: Machine, R: Receive>(
     request.refuse_unbuilt()?;
     let condition = WriteCondition::from_headers(request.fields())?;
     let mut attributes = Attributes::from_headers(request.fields())?;
-    if body.length().is_none() && request.field("x-amz-decoded-content-length").is_none() {
-        return Err(S3Error::new(ErrorCode::MissingContentLength));
-    }
-    let mut payload = Payload::open(request, body, None)?;
+    request.require_length()?;
+    let mut payload = Payload::open(&service.lanes, request, body, None)?;
     refuse_early(service, bucket.id, name, condition).await?;
 
     let mut writer = service.engine.receive_body(payload.length());
@@ -40,14 +38,23 @@ pub async fn put_object<I: Machine, R: Receive>(
     let key = name.key.as_bytes();
     let committed = service
         .engine
-        .put(bucket.id, key, engine_etag(tag), attributes.encode(), stored, engine_condition(condition))
+        .put(
+            bucket.id,
+            key,
+            engine_etag(tag),
+            attributes.encode(),
+            stored,
+            engine_condition(condition),
+        )
         .await;
     committed.map_err(|refusal| condition_error(refusal.into(), condition, name))?;
 
     let mut response = Response::empty(200).header("ETag", tag.quoted().to_string());
     if let Some(checksum) = &checksum {
         let (header, value) = checksum_header(checksum);
-        response = response.header(header, value).header("x-amz-checksum-type", checksum.kind.name());
+        response = response
+            .header(header, value)
+            .header("x-amz-checksum-type", checksum.kind.name());
     }
     Ok(response)
 }
@@ -64,7 +71,9 @@ pub async fn refuse_early<I: Machine>(
     }
     let current = service.engine.get(bucket, name.key.as_bytes()).await.ok();
     let current = current.map(|found| etag(found.object.etag));
-    condition.check(current.as_ref()).map_err(|error| condition_error(error, condition, name))
+    condition
+        .check(current.as_ref())
+        .map_err(|error| condition_error(error, condition, name))
 }
 
 /// Says which condition failed, or which key is missing.
@@ -72,9 +81,10 @@ pub fn condition_error(error: S3Error, condition: WriteCondition, name: ObjectNa
     match error.code {
         ErrorCode::PreconditionFailed => precondition_failed(match condition {
             WriteCondition::IfAbsent => Condition::IfNoneMatch,
-            WriteCondition::None | WriteCondition::IfExists | WriteCondition::IfMatch(_) | WriteCondition::IfMatchNone => {
-                Condition::IfMatch
-            }
+            WriteCondition::None
+            | WriteCondition::IfExists
+            | WriteCondition::IfMatch(_)
+            | WriteCondition::IfMatchNone => Condition::IfMatch,
         }),
         ErrorCode::NoSuchKey => name.no_such_key(),
         _ => error,

@@ -4,8 +4,8 @@
 use crate::engine::Machine;
 use crate::http::Method;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
-use crate::s3::request::{ObjectName, Request};
 use crate::s3::names::BucketName;
+use crate::s3::request::{ObjectName, Request};
 use crate::s3::service::{Response, Service};
 use crate::s3::xml::responses;
 
@@ -25,20 +25,38 @@ const BUCKET_SETTINGS: [(&str, Unset); 22] = [
     ("acl", Unset::OwnerOnly),
     ("analytics", Unset::Unbuilt),
     ("cors", Unset::Missing(ErrorCode::NoSuchCORSConfiguration)),
-    ("encryption", Unset::Missing(ErrorCode::ServerSideEncryptionConfigurationNotFoundError)),
+    (
+        "encryption",
+        Unset::Missing(ErrorCode::ServerSideEncryptionConfigurationNotFoundError),
+    ),
     ("intelligent-tiering", Unset::Unbuilt),
     ("inventory", Unset::Unbuilt),
-    ("lifecycle", Unset::Missing(ErrorCode::NoSuchLifecycleConfiguration)),
+    (
+        "lifecycle",
+        Unset::Missing(ErrorCode::NoSuchLifecycleConfiguration),
+    ),
     ("logging", Unset::Document("BucketLoggingStatus")),
     ("metadataTable", Unset::Unbuilt),
     ("metrics", Unset::Unbuilt),
     ("notification", Unset::Document("NotificationConfiguration")),
-    ("object-lock", Unset::Missing(ErrorCode::ObjectLockConfigurationNotFoundError)),
-    ("ownershipControls", Unset::Missing(ErrorCode::OwnershipControlsNotFoundError)),
+    (
+        "object-lock",
+        Unset::Missing(ErrorCode::ObjectLockConfigurationNotFoundError),
+    ),
+    (
+        "ownershipControls",
+        Unset::Missing(ErrorCode::OwnershipControlsNotFoundError),
+    ),
     ("policy", Unset::Missing(ErrorCode::NoSuchBucketPolicy)),
     ("policyStatus", Unset::Missing(ErrorCode::NoSuchBucketPolicy)),
-    ("publicAccessBlock", Unset::Missing(ErrorCode::NoSuchPublicAccessBlockConfiguration)),
-    ("replication", Unset::Missing(ErrorCode::ReplicationConfigurationNotFoundError)),
+    (
+        "publicAccessBlock",
+        Unset::Missing(ErrorCode::NoSuchPublicAccessBlockConfiguration),
+    ),
+    (
+        "replication",
+        Unset::Missing(ErrorCode::ReplicationConfigurationNotFoundError),
+    ),
     ("requestPayment", Unset::Unbuilt),
     ("tagging", Unset::Missing(ErrorCode::NoSuchTagSet)),
     ("versioning", Unset::Document("VersioningConfiguration")),
@@ -47,7 +65,16 @@ const BUCKET_SETTINGS: [(&str, Unset); 22] = [
 
 /// The query parameters that make a request about something else than an object's bytes.
 const OBJECT_SETTINGS: [&str; 10] = [
-    "acl", "annotation", "attributes", "encryption", "legal-hold", "renameObject", "restore", "retention", "select", "torrent",
+    "acl",
+    "annotation",
+    "attributes",
+    "encryption",
+    "legal-hold",
+    "renameObject",
+    "restore",
+    "retention",
+    "select",
+    "torrent",
 ];
 
 /// Whether a request on a bucket is about a setting.
@@ -66,8 +93,10 @@ pub fn bucket_setting<I: Machine>(
     name: &BucketName,
 ) -> S3Result<Response<I>> {
     service.bucket(name)?;
-    let (setting, unset) =
-        BUCKET_SETTINGS.iter().find(|(name, _)| request.query.has(name)).expect("the request was routed here");
+    let (setting, unset) = BUCKET_SETTINGS
+        .iter()
+        .find(|(name, _)| request.query.has(name))
+        .expect("the request was routed here");
     match (request.head.method(), unset) {
         (Method::Get, Unset::Missing(code)) => Err(S3Error::new(*code).detail("BucketName", name.as_str())),
         (Method::Get, Unset::Document(root)) => Ok(document(root)),
@@ -90,7 +119,11 @@ pub async fn object_setting<I: Machine>(
     if !is_get || !(request.query.has("acl") || request.query.has("tagging")) {
         return Err(S3Error::new(ErrorCode::NotImplemented));
     }
-    service.engine.get(bucket.id, name.key.as_bytes()).await.map_err(|_| name.no_such_key())?;
+    service
+        .engine
+        .get(bucket.id, name.key.as_bytes())
+        .await
+        .map_err(|_| name.no_such_key())?;
     match request.query.has("acl") {
         true => Ok(owner_only(service)),
         false => Ok(Response::xml(200, wrap("Tagging", "<TagSet></TagSet>"))),

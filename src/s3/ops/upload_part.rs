@@ -4,7 +4,7 @@ use crate::engine::{BucketId, Machine, PartPage, UploadId};
 use crate::limits::PARTS_MAX;
 use crate::s3::checksum::headers::{UploadChecksum, type_mismatch};
 use crate::s3::conditions::ETag;
-use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::error::{S3Error, S3Result};
 use crate::s3::metadata::Attributes;
 use crate::s3::ops::{checksum_header, upload_id, view};
 use crate::s3::payload::{Payload, Sums};
@@ -21,13 +21,19 @@ impl PartName {
     /// Errors: `NoSuchUpload`, `InvalidArgument`.
     pub fn read(request: &Request<'_>) -> S3Result<PartName> {
         let number = request.query.get("partNumber").unwrap_or("");
-        let parsed = number.parse().ok().filter(|number| (1..=PARTS_MAX).contains(number));
+        let parsed = number
+            .parse()
+            .ok()
+            .filter(|number| (1..=PARTS_MAX).contains(number));
         let parsed = parsed.ok_or_else(|| {
             let message = "Part number must be an integer between 1 and 10000, inclusive";
             S3Error::invalid_argument(message, "partNumber", number)
         })?;
         let upload = upload_id::parse(request.query.get("uploadId").unwrap_or(""))?;
-        Ok(PartName { upload, number: parsed })
+        Ok(PartName {
+            upload,
+            number: parsed,
+        })
     }
 
     /// What the upload announced, if it is there.
@@ -39,8 +45,10 @@ impl PartName {
         bucket: BucketId,
         name: ObjectName<'_>,
     ) -> S3Result<Option<UploadChecksum>> {
-        let PartPage { upload, .. } =
-            service.engine.list_parts(bucket, name.key.as_bytes(), self.upload, PARTS_MAX, 0).await?;
+        let PartPage { upload, .. } = service
+            .engine
+            .list_parts(bucket, name.key.as_bytes(), self.upload, PARTS_MAX, 0)
+            .await?;
         Ok(view(&upload.attributes).upload_checksum)
     }
 }
@@ -54,10 +62,13 @@ pub async fn upload_part<I: Machine, R: Receive>(
     let bucket = service.bucket(name.bucket)?;
     let part = PartName::read(request)?;
     let announced = part.announced(service, bucket.id, name).await?;
-    if body.length().is_none() && request.field("x-amz-decoded-content-length").is_none() {
-        return Err(S3Error::new(ErrorCode::MissingContentLength));
-    }
-    let mut payload = Payload::open(request, body, announced.map(|announced| announced.algorithm))?;
+    request.require_length()?;
+    let mut payload = Payload::open(
+        &service.lanes,
+        request,
+        body,
+        announced.map(|announced| announced.algorithm),
+    )?;
     if let (Some(announced), Some(sent)) = (announced, payload.checksum_algorithm())
         && announced.algorithm != sent
     {
@@ -71,7 +82,10 @@ pub async fn upload_part<I: Machine, R: Receive>(
 
     let attributes = Attributes::of_part(checksum).encode();
     let key = name.key.as_bytes();
-    service.engine.put_part(bucket.id, key, part.upload, part.number, md5, attributes, stored).await?;
+    service
+        .engine
+        .put_part(bucket.id, key, part.upload, part.number, md5, attributes, stored)
+        .await?;
 
     let tag = ETag { md5, parts: 0 };
     let mut response = Response::empty(200).header("ETag", tag.quoted().to_string());

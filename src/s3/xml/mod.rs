@@ -209,6 +209,12 @@ impl<'a> Elements<'a> {
         self.count += 1;
         self.name.clear();
         self.name.push_str(start.local_name().into_inner());
+        if !self
+            .name
+            .starts_with(|first: char| first.is_alphabetic() || first == '_')
+        {
+            return Err(malformed());
+        }
         check_attributes(start)
     }
 }

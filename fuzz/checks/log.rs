@@ -1,11 +1,11 @@
-//! The bytes of a volume under a fuzzer: segment headers, logs, blocks.
+//! The bytes of a volume, whatever they are: segment headers, logs, blocks.
 //!
 //! The first byte chooses what the rest is: bytes of a log as they are; records, whose checksums are then
 //! made to fit, so that what parses them is reached; or a script that builds a log, damages it, and holds the
 //! scanner to what it promises. No input may panic, and no batch may be read that was not written.
-#![no_main]
 
-use libfuzzer_sys::fuzz_target;
+use std::cell::RefCell;
+
 use weft::log::{
     BatchWriter, Change, LogScanner, Poison, RecordKind, ScanStep, SegmentHeader, SegmentKind, block_range,
     blocks_for, body_crc32, disk_bytes_for, verify_block,
@@ -17,17 +17,28 @@ const SEGMENT: u32 = 3;
 const VOLUME_ID: [u8; 16] = *b"sixteen bytes id";
 const STEPS_MAX: usize = 10_000;
 
-fuzz_target!(|data: &[u8]| {
+pub fn check(data: &[u8]) {
     let Some((&mode, rest)) = data.split_first() else {
         return;
     };
     match mode % 4 {
-        0 => raw_log(rest),
-        1 => sealed_records(rest),
-        2 => script(rest),
+        0 => with_segment(|bytes| raw_log(rest, bytes)),
+        1 => with_segment(|bytes| sealed_records(rest, bytes)),
+        2 => with_segment(|bytes| script(rest, bytes)),
         _ => headers_and_blocks(rest),
     }
-});
+}
+
+/// Lends a zeroed segment. It is kept: fresh pages for each input would cost more than all that is checked.
+fn with_segment(run: impl FnOnce(&mut [u8])) {
+    thread_local! {
+        static BYTES: RefCell<Vec<u8>> = RefCell::new(vec![0; SIZE as usize]);
+    }
+    BYTES.with_borrow_mut(|bytes| {
+        bytes.fill(0);
+        run(bytes);
+    });
+}
 
 fn header() -> SegmentHeader {
     SegmentHeader {
@@ -41,16 +52,14 @@ fn header() -> SegmentHeader {
     }
 }
 
-fn raw_log(data: &[u8]) {
-    let mut bytes = vec![0; SIZE as usize];
+fn raw_log(data: &[u8], bytes: &mut [u8]) {
     let length = data.len().min(bytes.len() - 4096);
     bytes[4096..4096 + length].copy_from_slice(&data[..length]);
-    scan(&bytes, 4096, |_, _| {});
+    scan(bytes, 4096, |_, _| {});
 }
 
 /// Bytes taken as the records of batch 0, with all checksums right.
-fn sealed_records(data: &[u8]) {
-    let mut bytes = vec![0; SIZE as usize];
+fn sealed_records(data: &[u8], bytes: &mut [u8]) {
     let length = data.len().min(bytes.len() - 8192);
     let end = 4096 + 64 + length;
     bytes[4096 + 64..end].copy_from_slice(&data[..length]);
@@ -79,14 +88,13 @@ fn sealed_records(data: &[u8]) {
     }
     header.extend(body_crc32(&header).to_le_bytes());
     bytes[4096..4160].copy_from_slice(&header);
-    scan(&bytes, SIZE, |_, _| {});
+    scan(bytes, SIZE, |_, _| {});
 }
 
 /// Builds a log of up to eight batches, applies the script's damage, and compares what is read with what was
 /// written.
-fn script(data: &[u8]) {
+fn script(data: &[u8], bytes: &mut [u8]) {
     let mut script = data.iter().copied();
-    let mut bytes = vec![0; SIZE as usize];
     let mut written: Vec<(u32, u32)> = Vec::new();
     let mut tail = 4096;
     for number in 0..1 + u32::from(script.next().unwrap_or(0) % 8) {
@@ -117,7 +125,7 @@ fn script(data: &[u8]) {
         written.push((tail, length));
         tail += length;
     }
-    let whole = bytes.clone();
+    let whole = bytes[..tail as usize].to_vec();
     while let (Some(kind), Some(high), Some(low), Some(fill)) =
         (script.next(), script.next(), script.next(), script.next())
     {
@@ -130,7 +138,7 @@ fn script(data: &[u8]) {
             _ => bytes[sector..].fill(0),
         }
     }
-    scan(&bytes, 4096 << (data.len() % 9), |offset, length| {
+    scan(bytes, 4096 << (data.len() % 9), |offset, length| {
         assert!(
             written.contains(&(offset, length)),
             "a batch at {offset} that nobody wrote"

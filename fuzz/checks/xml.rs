@@ -1,16 +1,13 @@
 //! XML request bodies: whatever the bytes, a value within its bounds or an error, and no panic.
 
-#![no_main]
-
-use libfuzzer_sys::fuzz_target;
 use weft::limits::{DELETE_KEYS_MAX, PARTS_MAX};
 use weft::s3::error::{ErrorCode, S3Error};
 use weft::s3::xml::requests;
 
-fuzz_target!(|body: &[u8]| {
+pub fn check(body: &[u8]) {
     match requests::complete_multipart_upload(body) {
         Ok(parts) => assert!((1..=usize::from(PARTS_MAX)).contains(&parts.len())),
-        Err(error) => check(&error),
+        Err(error) => check_error(&error),
     }
     match requests::delete(body) {
         Ok(delete) => {
@@ -32,14 +29,14 @@ fuzz_target!(|body: &[u8]| {
                     .eq(delete.objects.iter().map(|object| &object.key))
             );
         }
-        Err(error) => check(&error),
+        Err(error) => check_error(&error),
     }
     if let Err(error) = requests::create_bucket_configuration(body) {
-        check(&error);
+        check_error(&error);
     }
-});
+}
 
-fn check(error: &S3Error) {
+fn check_error(error: &S3Error) {
     assert!(matches!(
         error.code,
         ErrorCode::MalformedXML | ErrorCode::MaxMessageLengthExceeded
