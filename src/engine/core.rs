@@ -8,6 +8,7 @@ use crate::engine::body::BufferBudget;
 use crate::engine::buckets::BucketTable;
 use crate::engine::group_commit::CommitQueue;
 use crate::engine::message::{Message, Note, Outcome, Refusal, Reply, Request};
+use crate::engine::planted::{Fault, planted};
 use crate::engine::reads::{OnRetired, ReadGuard, Reads};
 use crate::engine::recover::Assembly;
 use crate::engine::segments::{DataTail, Supply};

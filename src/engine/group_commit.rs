@@ -308,6 +308,12 @@ impl<I: Machine> Core<I> {
             .take(open.room().min(BATCH_BYTES_MAX.max(overhead + first_length)) - overhead);
         let buffer = self.encode_batch(open, &tail.poisoned, &mut batch);
         let length = buffer.as_ref().len() as u32;
+        if planted(Fault::EarlyAck) {
+            self.answer_early(&mut batch);
+        }
+        if planted(Fault::EarlyIndex) {
+            self.apply_all(&batch, SegmentId(open.header.segment));
+        }
         match self
             .write_and_sync(SegmentId(open.header.segment), open.offset, buffer)
             .await

@@ -14,6 +14,7 @@ use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::entry::{Bucket, Object, Part, Upload};
 use crate::engine::group_commit::extents_of;
 use crate::engine::message::{Found, FoundSegment, PoisonedTail, RecoveredChange, Reply, Request, Survey};
+use crate::engine::planted::{Fault, planted};
 use crate::index::Entry;
 use crate::index::key::{self, Named};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};

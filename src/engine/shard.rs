@@ -11,6 +11,7 @@ use crate::engine::group_commit::{Change, Queued, Record};
 use crate::engine::message::{
     Completion, Mutation, NewBody, NewObject, NewPart, Outcome, Refusal, Reply, WriteCondition,
 };
+use crate::engine::planted::{Fault, planted};
 use crate::index::key::{self, BucketId, UploadId};
 use crate::io::SegmentId;
 use futures_channel::oneshot;
@@ -85,7 +86,7 @@ impl<I: Machine> Core<I> {
     }
 
     fn answer_after(self: &Rc<Self>, pending: bool, outcome: Result<Outcome, Refusal>, to: ReplyTo) {
-        if pending {
+        if pending && !planted(Fault::EarlyRefusal) {
             self.enqueue(Queued {
                 record: None,
                 outcome,
@@ -217,8 +218,10 @@ impl<I: Machine> Core<I> {
     /// What is true of a key, or about to be: its sequence and value.
     fn current<T>(&self, index_key: &[u8], view: impl FnOnce(Option<(u64, &[u8])>) -> T) -> T {
         self.commits.with_pending(index_key, |pending| match pending {
-            Some((sequence, value)) => view(value.map(|value| (sequence, value))),
-            None => view(
+            Some((sequence, value)) if !planted(Fault::PendingIgnored) => {
+                view(value.map(|value| (sequence, value)))
+            }
+            _ => view(
                 self.index
                     .borrow()
                     .get(index_key)

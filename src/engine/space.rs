@@ -8,6 +8,7 @@
 use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::message::{Allocation, Content, Found, Note, Purpose, Refusal, Reply, SpaceDelta, Survey};
+use crate::engine::planted::{Fault, planted};
 use crate::io::{CoreId, SegmentId};
 use crate::log::SegmentKind;
 use std::cell::{Cell, RefCell};

@@ -230,14 +230,19 @@ impl Key {
 
     /// A refusal said that the key was there (or not) at some moment since `since`.
     pub fn saw_presence(&mut self, present: bool, since: Stamp, now: Stamp) -> Result<(), String> {
-        let mut fitting = self.possible(since).filter(|version| version.is_some() == present);
+        let mut fitting = self
+            .possible(since)
+            .filter(|version| version.is_some() == present);
         let found = fitting.next().map(|version| version.map(|version| version.id));
         let several = fitting.next().is_some();
         drop(fitting);
         match (found, several) {
             (Some(only), false) => self.observe(only, since, now),
             (Some(_), true) => Ok(()),
-            (None, _) => Err(format!("seen as present: {present}; since {since}: {}", self.describe())),
+            (None, _) => Err(format!(
+                "seen as present: {present}; since {since}: {}",
+                self.describe()
+            )),
         }
     }
 
@@ -408,7 +413,8 @@ impl Model {
         };
         let begun = state.candidates.remove(at).begun;
         match state.may_be_absent(begun) {
-            true => Ok(()),
+            // What an answer says of a key is as good as a read.
+            true => state.observe(None, begun, now),
             false => Err(format!(
                 "a delete found nothing; possible since {begun}: {}",
                 state.describe()

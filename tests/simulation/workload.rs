@@ -368,7 +368,9 @@ impl Client {
                 .any(|version| (version.etag == tag) == wanted)
         };
         let fits = match (refusal, requires) {
-            (Refusal::PreconditionFailed, Requirement::Absent) => state.saw_presence(true, begun, now).is_ok(),
+            (Refusal::PreconditionFailed, Requirement::Absent) => {
+                state.saw_presence(true, begun, now).is_ok()
+            }
             (Refusal::PreconditionFailed, Requirement::Tag(tag)) => tag_is(false, tag),
             (Refusal::NoSuchKey, Requirement::Tag(_)) => state.saw_presence(false, begun, now).is_ok(),
             (Refusal::Stale, _) => true,
