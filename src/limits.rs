@@ -89,6 +89,8 @@ pub const COMMIT_QUEUE_BYTES_MAX: usize = 16 << 20;
 pub const BODY_BUFFER_BYTES_MAX: usize = 64 << 20;
 /// A body that gets no buffer for this long is refused.
 pub const BODY_BUFFER_TIMEOUT: Duration = Duration::from_secs(8);
+/// Bytes that a body reserves in a segment at first; what it reserves next grows with what has come.
+pub const FIRST_RESERVATION_BYTES: u64 = 1 << 20;
 /// Bytes that one body reserves in a segment at a time.
 pub const RESERVATION_BYTES_MAX: u64 = 16 << 20;
 /// Disk operations that one body has in flight.

@@ -17,7 +17,7 @@ use crate::engine::signal::Waiters;
 use crate::io::DISK_ALIGN_BYTES;
 use crate::limits::{
     BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_PAYLOAD_BYTES, BLOCKS_PER_IO, BODY_BUFFER_BYTES_MAX,
-    BODY_BUFFER_TIMEOUT, BODY_IO_DEPTH, INLINE_BYTES_MAX,
+    BODY_BUFFER_TIMEOUT, BODY_IO_DEPTH, FIRST_RESERVATION_BYTES, INLINE_BYTES_MAX,
 };
 use crate::log::{
     BlockRange, BlockSlice, block_payload_length, block_range, body_crc32, disk_bytes_for, seal_block,
@@ -32,11 +32,37 @@ use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
 
+/// Body bytes of a full buffer.
+const CHUNK_PAYLOAD_BYTES: u64 = (BLOCKS_PER_IO * BLOCK_PAYLOAD_BYTES) as u64;
+
 /// Bytes of buffers that bodies in flight hold on a core, and who waits for some.
 #[derive(Default)]
 pub struct BufferBudget {
     used: Cell<usize>,
     waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
+}
+
+/// Memory of a core's bodies that somebody holds; dropped, it is given back.
+pub struct HeldBytes<I: Machine> {
+    core: Rc<Core<I>>,
+    bytes: usize,
+}
+
+impl<I: Machine> HeldBytes<I> {
+    /// Waits for `bytes` of the core's budget.
+    ///
+    /// # Errors
+    /// `Busy` when there are none for too long.
+    pub async fn acquire(core: Rc<Core<I>>, bytes: usize) -> Result<HeldBytes<I>, Refusal> {
+        core.buffers.acquire(&core, bytes).await?;
+        Ok(HeldBytes { core, bytes })
+    }
+}
+
+impl<I: Machine> Drop for HeldBytes<I> {
+    fn drop(&mut self) {
+        self.core.buffers.release(self.bytes);
+    }
 }
 
 /// A body being received.
@@ -261,10 +287,15 @@ impl<I: Machine> BodyWriter<I> {
     }
 
     async fn open_run(&mut self) -> Result<(), Refusal> {
-        // Without a length the reservations grow with the body, so that a short one wastes little.
-        let unknown =
-            (self.received.max(1) * 2).next_multiple_of((BLOCKS_PER_IO * BLOCK_PAYLOAD_BYTES) as u64);
-        let left = self.expected.map_or(unknown, |expected| expected - self.received);
+        // Reservations grow with the body: what a client announces and never sends takes little room.
+        let grown = self
+            .received
+            .max(FIRST_RESERVATION_BYTES)
+            .next_multiple_of(CHUNK_PAYLOAD_BYTES);
+        let left = self
+            .expected
+            .map_or(u64::MAX, |expected| expected - self.received)
+            .min(grown);
         let reservation = self.core.reserve(left).await?;
         if !self
             .segments
@@ -315,7 +346,12 @@ impl<I: Machine> BodyWriter<I> {
         let Some(run) = self.run.take() else { return };
         let length = run.length as u32;
         let unused = run.reservation.disk_bytes - disk_bytes_for(run.length) as u32;
-        let Reservation { segment, offset, .. } = run.reservation;
+        let Reservation {
+            segment,
+            offset,
+            disk_bytes,
+        } = run.reservation;
+        segment.give_back(offset + disk_bytes, disk_bytes - run.disk_taken);
         if unused > 0 {
             self.core.account_here(segment.id, -i64::from(unused));
         }

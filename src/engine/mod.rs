@@ -22,7 +22,7 @@ mod shard;
 mod signal;
 mod space;
 
-pub use body::{BodyReader, BodyWriter, Piece, StoredBody};
+pub use body::{BodyReader, BodyWriter, HeldBytes, Piece, StoredBody};
 pub use core::Counters;
 pub use entry::{Bucket, ETag, Object, Part, Summary, Upload};
 pub use message::{Completion, Message, Outcome, PartPage, Refusal, UploadPage, UploadWalk, WriteCondition};
@@ -159,6 +159,14 @@ impl<I: Machine> Engine<I> {
     /// Receives a body of `length` bytes, or of any length.
     pub fn receive_body(&self, length: Option<u64>) -> BodyWriter<I> {
         BodyWriter::new(self.core.clone(), length)
+    }
+
+    /// Memory for a body that is gathered whole, out of what this core's bodies may have.
+    ///
+    /// # Errors
+    /// `Busy`.
+    pub async fn hold_bytes(&self, bytes: usize) -> Result<HeldBytes<I>, Refusal> {
+        HeldBytes::acquire(self.core.clone(), bytes).await
     }
 
     /// The body of an object's version, to be kept while its attributes change ([`Refusal::Stale`] if it changes first).

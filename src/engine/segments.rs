@@ -281,6 +281,14 @@ pub struct Reservation {
 }
 
 impl DataSegment {
+    /// The last `bytes` of a reservation that ends at `end` were never written. If nothing was reserved behind
+    /// them, they are the next to be.
+    pub fn give_back(&self, end: u32, bytes: u32) {
+        if self.cursor.get() == end {
+            self.cursor.set(end - bytes);
+        }
+    }
+
     fn take(&self, wanted_bytes: u32) -> Option<u32> {
         let room = self.end - self.cursor.get();
         let whole_blocks = room - room % BLOCK_BYTES as u32;

@@ -97,6 +97,12 @@ struct Span {
     end: u16,
 }
 
+impl Span {
+    fn bytes(self, input: &[u8]) -> &[u8] {
+        &input[usize::from(self.start)..usize::from(self.end)]
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 struct Field {
     name: Span,
@@ -152,6 +158,12 @@ impl Head {
             return Err(HeadError::BadTarget);
         }
         let meaning = Meaning::of_fields(request.headers, minor_version, input)?;
+        // Signatures cover the Host field and routing follows the target: two hosts would be two requests.
+        if let (Some(target), Some(field)) = (target.host, meaning.host)
+            && !target.bytes(input).eq_ignore_ascii_case(field.bytes(input))
+        {
+            return Err(HeadError::BadHost);
+        }
 
         let mut bytes: Box<[u8]> = input.into();
         let fields: Box<[Field]> = request

@@ -4,7 +4,7 @@
 //! digest and length that the request gave was right. A body without `aws-chunked` is received straight into
 //! the caller's memory; one with it is copied once, out of the buffer in which its chunks are found.
 
-use crate::engine::{BodyWriter, Machine};
+use crate::engine::{BodyWriter, Engine, Machine};
 use crate::http::AwsChunkedDecoder;
 use crate::http::aws_chunked::{AwsChunkedError, Expect, Item};
 use crate::limits::PUT_BYTES_MAX;
@@ -158,14 +158,16 @@ impl<'r, R: Receive> Payload<'r, R> {
         }
     }
 
-    /// Receives the whole body into memory.
+    /// Receives the whole body into memory, out of what the core's bodies may have.
     ///
-    /// Errors: `MaxMessageLengthExceeded` behind `bytes_max`, and what `fill` gives.
-    pub async fn collect(&mut self, bytes_max: usize) -> S3Result<Vec<u8>> {
+    /// Errors: `MaxMessageLengthExceeded` behind `bytes_max`, `SlowDown`, and what `fill` gives.
+    pub async fn collect<I: Machine>(&mut self, engine: &Engine<I>, bytes_max: usize) -> S3Result<Vec<u8>> {
         let too_long = || S3Error::new(ErrorCode::MaxMessageLengthExceeded);
         if self.length.is_some_and(|length| length > bytes_max as u64) {
             return Err(too_long());
         }
+        let announced = self.length.map_or(bytes_max, |length| length as usize);
+        let _held = engine.hold_bytes(announced).await?;
         let mut body = Vec::new();
         loop {
             let at = body.len();

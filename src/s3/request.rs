@@ -89,7 +89,7 @@ impl<'a> Request<'a> {
     pub fn require_length(&self) -> S3Result<()> {
         let is_told = match self.head.framing() {
             Framing::Length(_) => true,
-            Framing::Chunked => self.field("x-amz-decoded-content-length").is_some(),
+            Framing::Chunked => matches!(self.payload, Payload::Streaming { .. }),
             Framing::None => false,
         };
         is_told

@@ -47,6 +47,7 @@ async fn answer<I: Machine, R: Receive>(
     body: &mut R,
 ) -> S3Result<Response<I>> {
     let query = Query::parse(head.query()).map_err(|_| S3Error::new(ErrorCode::InvalidURI))?;
+    refuse_repeated(&query)?;
     let host = head.host().unwrap_or("").as_bytes();
     let domain = service.domain.as_deref();
     let identity = {
@@ -136,6 +137,20 @@ async fn on_object<I: Machine, R: Receive>(
         }
         Method::Post => Err(S3Error::new(ErrorCode::NotImplemented)),
         Method::Options | Method::Other => Err(not_allowed()),
+    }
+}
+
+/// A parameter that came twice would be signed in one order and read in another.
+fn refuse_repeated(query: &Query) -> S3Result<()> {
+    let mut names: Vec<&str> = query.iter().map(|(name, _)| name).collect();
+    names.sort_unstable();
+    match names.windows(2).find(|pair| pair[0] == pair[1]) {
+        None => Ok(()),
+        Some(pair) => Err(S3Error::invalid_argument(
+            "A query parameter may be given once",
+            pair[0],
+            "",
+        )),
     }
 }
 

@@ -44,13 +44,7 @@ fn names_bucket(core: &Core, head: &Head) -> bool {
     let (Some(domain), Some(host)) = (&core.domain, head.host()) else {
         return false;
     };
-    let host = host.split(':').next().unwrap_or_default();
-    let bucket = host
-        .len()
-        .checked_sub(domain.len())
-        .map(|at| host.as_bytes().split_at(at));
-    bucket
-        .is_some_and(|(bucket, rest)| bucket.ends_with(b".") && rest.eq_ignore_ascii_case(domain.as_bytes()))
+    crate::s3::names::host_bucket(host.as_bytes(), domain).is_some()
 }
 
 /// The answer to a head that is none.

@@ -215,16 +215,18 @@ fn amz_headers<H: Headers + ?Sized>(text: &mut Vec<u8>, headers: &H) {
 
 /// The parameters that are signed, sorted by name, values decoded; `=` only before a value.
 fn parameters(text: &mut Vec<u8>, query: &str) {
+    // Names are decoded first, as routing does: an escaped name chooses the operation just the same.
     let mut signed: Vec<_> = query::parameters(query)
-        .filter(|parameter| SIGNED_PARAMETERS.contains(&parameter.name))
+        .map(|parameter| (decode(parameter.name), parameter.value))
+        .filter(|(name, _)| SIGNED_PARAMETERS.contains(&name.as_ref()))
         .collect();
-    signed.sort_by_key(|parameter| parameter.name);
-    for (i, parameter) in signed.iter().enumerate() {
+    signed.sort_by(|(a, _), (b, _)| a.cmp(b));
+    for (i, (name, value)) in signed.iter().enumerate() {
         text.push(if i == 0 { b'?' } else { b'&' });
-        text.extend_from_slice(parameter.name.as_bytes());
-        if !parameter.value.is_empty() {
+        text.extend_from_slice(name.as_bytes());
+        if !value.is_empty() {
             text.push(b'=');
-            text.extend_from_slice(&decode_bytes(parameter.value));
+            text.extend_from_slice(&decode_bytes(value));
         }
     }
 }

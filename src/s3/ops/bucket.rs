@@ -21,7 +21,7 @@ pub async fn create_bucket<I: Machine, R: Receive>(
 ) -> S3Result<Response<I>> {
     request.refuse_unbuilt()?;
     let mut payload = Payload::open(&service.lanes, request, body, None)?;
-    let xml = payload.collect(XML_BODY_BYTES_MAX).await?;
+    let xml = payload.collect(&service.engine, XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
     let location = requests::create_bucket_configuration(&xml)?.unwrap_or_else(|| REGION.to_owned());
     check_location(&location)?;

@@ -75,7 +75,7 @@ async fn read_body<I: Machine, R: Receive>(
 ) -> S3Result<Vec<u8>> {
     // The checksum headers of this request are about the object, not about the XML.
     let mut payload = Payload::open_without_checksum(&service.lanes, request, body)?;
-    let xml = payload.collect(XML_BODY_BYTES_MAX).await?;
+    let xml = payload.collect(&service.engine, XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
     Ok(xml)
 }

@@ -24,7 +24,7 @@ pub async fn delete_objects<I: Machine, R: Receive>(
             "Missing required header for this request: Content-MD5",
         ));
     }
-    let xml = payload.collect(XML_BODY_BYTES_MAX).await?;
+    let xml = payload.collect(&service.engine, XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
     let delete = requests::delete(&xml)?;
 
