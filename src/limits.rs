@@ -79,6 +79,10 @@ pub const BLOCK_PAYLOAD_BYTES: usize = BLOCK_BYTES - BLOCK_HEADER_BYTES;
 pub const BLOCKS_PER_IO: usize = 4;
 /// Bytes that one group commit gathers; a single record may be longer.
 pub const BATCH_BYTES_MAX: usize = 512 * 1024;
+/// Bytes of one record. An object of 5 TiB has 330,000 extents of 16 MiB and 10,000 parts: 7 MiB.
+pub const RECORD_BYTES_MAX: usize = 8 << 20;
+/// Bytes of one disk operation. Bodies and scans keep to 1 MiB; only a batch with a huge record is longer.
+pub const IO_BYTES_MAX: usize = 16 << 20;
 /// Bytes of records that may wait for a core's group commit; behind it, 503.
 pub const COMMIT_QUEUE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of buffers that bodies in flight may hold on one core; behind it they wait, then 503.
@@ -102,4 +106,8 @@ const _: () = assert!(INLINE_BYTES_MAX * 4 < SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(BATCH_BYTES_MAX + 8192 <= SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(READ_BUFFER_BYTES >= HEAD_BYTES_MAX);
 const _: () = assert!(SWEEP_INTERVAL.as_secs() == 1 && COOL_AFTER.as_secs() < HEAD_TIMEOUT.as_secs());
+const _: () =
+    assert!(RECORD_BYTES_MAX + BATCH_BYTES_MAX < IO_BYTES_MAX && RECORD_BYTES_MAX < COMMIT_QUEUE_BYTES_MAX);
+const _: () =
+    assert!(OBJECT_BYTES_MAX / RESERVATION_BYTES_MAX * 21 + PARTS_MAX as u64 * 8 < RECORD_BYTES_MAX as u64);
 const _: () = assert!(SLOTS.is_power_of_two());

@@ -25,6 +25,7 @@ const LAYERS: &[Layer] = &[
     pure("s3/checksum", PURE_S3),
     pure("s3/conditions.rs", PURE_S3),
     pure("s3/error.rs", PURE_S3),
+    pure("s3/md5/", PURE_S3),
     pure("s3/metadata", PURE_S3),
     pure("s3/names.rs", PURE_S3),
     pure("s3/range.rs", PURE_S3),
@@ -61,6 +62,7 @@ const LAYERS: &[Layer] = &[
 const PURE_S3: &[&str] = &[
     "s3::auth",
     "s3::checksum",
+    "s3::md5",
     "s3::conditions",
     "s3::error",
     "s3::metadata",

@@ -16,7 +16,7 @@ use crate::engine::signal::Signal;
 use crate::index::key::{self, Named};
 use crate::index::{Entry, Lives};
 use crate::io::SegmentId;
-use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::log::{self, BATCH_HEADER_BYTES, BatchWriter, POISON_RECORD_BYTES, SegmentHeader};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -286,7 +286,7 @@ impl<I: Machine> Core<I> {
     /// The longest record that a batch with poison records in front of it can still hold.
     fn record_bytes_max(&self) -> usize {
         let reserve = BATCH_HEADER_BYTES + POISONED_MAX * POISON_RECORD_BYTES;
-        log::record_bytes_max(self.io.volume().segment_size_bytes) - reserve
+        RECORD_BYTES_MAX.min(log::record_bytes_max(self.io.volume().segment_size_bytes) - reserve)
     }
 
     async fn write_batch(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Refusal> {

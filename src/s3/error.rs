@@ -344,7 +344,7 @@ mod tests {
             String::from_utf8(out).unwrap(),
             "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>NoSuchKey</Code>\
              <Message>The specified key does not exist.</Message>\
-             <Key>a&lt;b&gt;&amp;&quot;&apos;&#xD;&#xA;&#x1;é</Key><BucketName>b</BucketName>\
+             <Key>a&lt;b&gt;&amp;&quot;&apos;&#xD;&#xA;?é</Key><BucketName>b</BucketName>\
              <Resource>/b/a%3Cb</Resource><RequestId>REQ</RequestId><HostId>HOST</HostId></Error>"
         );
     }

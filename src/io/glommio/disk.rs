@@ -17,6 +17,7 @@
 use super::timers::Timers;
 use super::volume::{segment_file_name, segment_of_file_name};
 use crate::io::{DISK_ALIGN_BYTES, SegmentId};
+use crate::limits::IO_BYTES_MAX;
 use ::glommio::GlommioError;
 use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use std::cell::{Cell, RefCell};
@@ -31,10 +32,8 @@ use std::time::{Duration, Instant};
 
 /// Segments that a core keeps open.
 pub(super) const OPEN_SEGMENTS_MAX: usize = 512;
-/// Bytes of one disk operation; callers keep to it.
-pub const IO_BYTES_MAX: usize = 1 << 20;
 /// Bytes of zeroes in one write.
-const ZERO_BYTES: usize = IO_BYTES_MAX;
+const ZERO_BYTES: usize = 1 << 20;
 /// Bytes that are zeroed before a new segment is handed out: the writer starts on written ground, and
 /// the wait is a few milliseconds.
 const ZERO_FIRST_BYTES: u64 = 4 << 20;

@@ -15,7 +15,7 @@ mod socket;
 mod timers;
 mod volume;
 
-pub use disk::{IO_BYTES_MAX, ReadBuf};
+pub use disk::ReadBuf;
 pub use launch::{CoreChoice, Cores, LaunchError, check_limits, launch};
 pub use socket::{Acceptor, Listener, ShutdownHandle, Stream};
 pub use volume::{CAPACITY_BYTES_MIN, Volume, VolumeError, VolumeId};
