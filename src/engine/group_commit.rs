@@ -13,8 +13,8 @@ use crate::engine::entry::{EXTENT_BYTES, Extent, Layout, Object, Part};
 use crate::engine::message::{Content, Outcome, PoisonedTail, Purpose, Refusal, Reply};
 use crate::engine::planted::{Fault, planted};
 use crate::engine::signal::Signal;
-use crate::index::Entry;
 use crate::index::key::{self, Named};
+use crate::index::{Entry, Lives};
 use crate::io::SegmentId;
 use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::log::{self, BATCH_HEADER_BYTES, BatchWriter, POISON_RECORD_BYTES, SegmentHeader};
@@ -312,7 +312,7 @@ impl<I: Machine> Core<I> {
             self.answer_early(&mut batch);
         }
         if planted(Fault::EarlyIndex) {
-            self.apply_all(&batch, SegmentId(open.header.segment));
+            self.apply_all(&batch, &open.header);
         }
         match self
             .write_and_sync(SegmentId(open.header.segment), open.offset, buffer)
@@ -322,11 +322,12 @@ impl<I: Machine> Core<I> {
                 let segment = SegmentId(open.header.segment);
                 open.offset += length;
                 open.number += 1;
-                for _ in tail.poisoned.drain(..) {
-                    self.account_tombstone(segment);
+                for poison in tail.poisoned.drain(..) {
+                    self.account_tombstone(segment, Lives::one(poison.generation));
                 }
                 self.counters.batches.set(self.counters.batches.get() + 1);
-                self.finish_batch(batch, segment);
+                let home = open.header;
+                self.finish_batch(batch, &home);
                 Ok(())
             }
             Err(error) => {
@@ -456,10 +457,10 @@ impl<I: Machine> Core<I> {
     }
 
     /// Makes what is now on stable storage true, and answers.
-    fn finish_batch(self: &Rc<Self>, batch: Vec<Queued>, segment: SegmentId) {
+    fn finish_batch(self: &Rc<Self>, batch: Vec<Queued>, home: &SegmentHeader) {
         // Index first, answers after: whoever gets an answer may read at once.
         if !planted(Fault::EarlyIndex) {
-            self.apply_all(&batch, segment);
+            self.apply_all(&batch, home);
         }
         for record in batch.iter().filter_map(|queued| queued.record.as_ref()) {
             self.commits.settle(record);
@@ -467,9 +468,9 @@ impl<I: Machine> Core<I> {
         self.finish_answers(batch);
     }
 
-    fn apply_all(self: &Rc<Self>, batch: &[Queued], segment: SegmentId) {
+    fn apply_all(self: &Rc<Self>, batch: &[Queued], home: &SegmentHeader) {
         for record in batch.iter().filter_map(|queued| queued.record.as_ref()) {
-            self.apply(record, segment);
+            self.apply(record, home);
         }
     }
 
@@ -521,7 +522,8 @@ impl<I: Machine> Core<I> {
     }
 
     /// Makes the changes of a durable record in the index, and accounts for what they replace.
-    fn apply(self: &Rc<Self>, record: &Record, segment: SegmentId) {
+    fn apply(self: &Rc<Self>, record: &Record, home: &SegmentHeader) {
+        let segment = SegmentId(home.segment);
         let kept = kept_extents(record);
         if !record.body.is_empty() {
             self.account_here(segment, record.body.len() as i64);
@@ -535,14 +537,18 @@ impl<I: Machine> Core<I> {
                         sequence: record.sequence,
                         home_segment: segment.0,
                         home_bytes,
+                        lives: Lives::one(home.generation),
                         value: value.as_slice().into(),
                     };
                     self.index.borrow_mut().put(&change.key, entry)
                 }
                 None => {
-                    self.account_tombstone(segment);
                     self.drop_parts(&change.key, &kept);
-                    self.index.borrow_mut().remove(&change.key)
+                    let removed = self.index.borrow_mut().remove(&change.key);
+                    if let Some(removed) = &removed {
+                        self.account_tombstone(segment, removed.lives);
+                    }
+                    removed
                 }
             };
             if let Some(replaced) = replaced.filter(|_| !planted(Fault::ReplacedKept)) {

@@ -4,7 +4,7 @@
 
 use crate::engine::entry::{Bucket, ETag, Extent, Part, Summary, Upload};
 use crate::index::key::{BucketId, UploadId};
-use crate::index::{KeyPage, KeyWalk};
+use crate::index::{KeyPage, KeyWalk, Lives};
 use crate::io::SegmentId;
 
 /// What crosses the mesh.
@@ -306,7 +306,8 @@ pub struct Allocation {
 pub struct SpaceDelta {
     pub segment: SegmentId,
     pub live_bytes: i64,
-    pub tombstones: u32,
+    /// It holds tombstones of records that these logs may hold.
+    pub shields: Option<Lives>,
 }
 
 /// A segment as found at start.
@@ -352,6 +353,8 @@ pub struct RecoveredChange {
     pub sequence: u64,
     pub home_segment: SegmentId,
     pub home_bytes: u32,
+    /// The lives of logs in which records of the key were found.
+    pub lives: Lives,
     /// `None` for a tombstone.
     pub value: Option<Box<[u8]>>,
 }

@@ -15,8 +15,8 @@ use crate::engine::entry::{Bucket, Object, Part, Upload};
 use crate::engine::group_commit::extents_of;
 use crate::engine::message::{Found, FoundSegment, PoisonedTail, RecoveredChange, Reply, Request, Survey};
 use crate::engine::planted::{Fault, planted};
-use crate::index::Entry;
 use crate::index::key::{self, Named};
+use crate::index::{Entry, Lives};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
 use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::log::{
@@ -233,7 +233,7 @@ impl<I: Machine> Core<I> {
             .min();
         let mut scan = Scan::new(header, SCAN_BYTES);
         let mut records = 0;
-        let mut tombstones = 0;
+        let mut shields = None;
         self.for_each_batch(&mut scan, |batch, _| {
             if void_from.is_some_and(|from| batch.offset_in_segment() >= from) {
                 return Vec::new();
@@ -241,12 +241,14 @@ impl<I: Machine> Core<I> {
             let mut changes = Vec::new();
             for record in batch.records() {
                 records += 1;
-                if matches!(record.kind(), RecordKind::Poison(_)) {
-                    tombstones += 1;
+                if let RecordKind::Poison(poison) = record.kind() {
+                    shields = shields
+                        .into_iter()
+                        .chain([Lives::one(poison.generation)])
+                        .reduce(Lives::and);
                 }
                 for change in record.changes() {
-                    tombstones += u32::from(matches!(change, Change::Delete { .. }));
-                    changes.push(recovered_change(segment, record.sequence(), change));
+                    changes.push(recovered_change(header, record.sequence(), change));
                 }
             }
             changes
@@ -255,8 +257,8 @@ impl<I: Machine> Core<I> {
         self.settle_log(&scan, void_from).await?;
         recovered.records += records;
         recovered.batches_damaged += scan.batches_damaged;
-        for _ in 0..tombstones {
-            self.account_tombstone(segment);
+        if let Some(lives) = shields {
+            self.account_tombstone(segment, lives);
         }
         Ok(())
     }
@@ -407,9 +409,15 @@ impl<I: Machine> Core<I> {
     pub fn take_recovered(&self, changes: Vec<RecoveredChange>) {
         let mut assembly = self.assembly.borrow_mut();
         for change in changes {
-            match assembly.changes.get(&change.key) {
-                Some(known) if known.sequence >= change.sequence => {}
-                _ => drop(assembly.changes.insert(change.key.clone(), change)),
+            match assembly.changes.get_mut(&change.key) {
+                None => drop(assembly.changes.insert(change.key.clone(), change)),
+                Some(known) => {
+                    let lives = known.lives.and(change.lives);
+                    if known.sequence < change.sequence {
+                        *known = change;
+                    }
+                    known.lives = lives;
+                }
             }
         }
     }
@@ -441,7 +449,10 @@ impl<I: Machine> Core<I> {
     fn adopt(self: &Rc<Self>, recovered: &mut Recovered) {
         let changes = std::mem::take(&mut self.assembly.borrow_mut().changes);
         for (index_key, change) in changes {
-            let Some(value) = change.value else { continue };
+            let Some(value) = change.value else {
+                self.account_tombstone(change.home_segment, change.lives);
+                continue;
+            };
             if !self.is_sound(&index_key, &value, recovered) {
                 continue;
             }
@@ -450,6 +461,7 @@ impl<I: Machine> Core<I> {
                 sequence: change.sequence,
                 home_segment: change.home_segment.0,
                 home_bytes: change.home_bytes,
+                lives: change.lives,
                 value,
             };
             self.account_here(change.home_segment, i64::from(change.home_bytes));
@@ -602,12 +614,13 @@ impl Scan {
     }
 }
 
-fn recovered_change(home_segment: SegmentId, sequence: u64, change: Change<'_>) -> RecoveredChange {
+fn recovered_change(home: &SegmentHeader, sequence: u64, change: Change<'_>) -> RecoveredChange {
     let (key, value) = (change.key(), change.value());
     RecoveredChange {
         key: key.to_vec(),
         sequence,
-        home_segment,
+        home_segment: SegmentId(home.segment),
+        lives: Lives::one(home.generation),
         home_bytes: change_length(key.len(), value.len()) as u32,
         value: match change {
             Change::Put { value, .. } => Some(value.into()),

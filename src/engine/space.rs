@@ -2,13 +2,14 @@
 //!
 //! The coordinator keeps the table; each core tells it what died and what came to life, gathered by segment
 //! (its ledger). Invariants: a segment is reused only when it is sealed, nothing in it is live, and no read
-//! that could meet it is in flight; a log segment that holds tombstones outlives every older log segment, and
-//! is marked free on disk first, so that no deleted key comes back.
+//! that could meet it is in flight; a log segment that holds tombstones outlives every log that may hold what they
+//! delete, and each of those is marked free on disk first, so that no deleted key comes back.
 
 use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::message::{Allocation, Content, Found, Note, Purpose, Refusal, Reply, SpaceDelta, Survey};
 use crate::engine::planted::{Fault, planted};
+use crate::index::Lives;
 use crate::io::{CoreId, SegmentId};
 use crate::log::SegmentKind;
 use std::cell::{Cell, RefCell};
@@ -19,7 +20,7 @@ use std::time::Duration;
 /// A core's changes of live bytes that the coordinator does not know yet.
 #[derive(Default)]
 pub struct Ledger {
-    deltas: RefCell<BTreeMap<SegmentId, (i64, u32)>>,
+    deltas: RefCell<BTreeMap<SegmentId, (i64, Option<Lives>)>>,
     flush_planned: Cell<bool>,
 }
 
@@ -52,7 +53,8 @@ struct Segment {
     status: Status,
     generation: u64,
     live_bytes: i64,
-    tombstones: u32,
+    /// Logs that may hold what its tombstones delete.
+    shields: Option<Lives>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -87,7 +89,7 @@ impl SpaceTable {
             status: Status::Free,
             generation: 0,
             live_bytes: 0,
-            tombstones: 0,
+            shields: None,
         };
         SpaceTable {
             segments: vec![free; segments_max as usize],
@@ -163,7 +165,7 @@ impl SpaceTable {
             status,
             generation,
             live_bytes: 0,
-            tombstones: 0,
+            shields: None,
         };
         if content == Content::Log {
             self.logs.insert(generation, id);
@@ -178,7 +180,11 @@ impl SpaceTable {
         for delta in deltas {
             let segment = &mut self.segments[delta.segment.0 as usize];
             segment.live_bytes += delta.live_bytes;
-            segment.tombstones += delta.tombstones;
+            segment.shields = segment
+                .shields
+                .into_iter()
+                .chain(delta.shields)
+                .reduce(Lives::and);
             self.note_if_empty(delta.segment);
         }
     }
@@ -197,16 +203,11 @@ impl SpaceTable {
         if !self.open {
             return Vec::new();
         }
-        let oldest_log = self.logs.first_key_value().map(|(_, id)| *id);
         let ready: Vec<SegmentId> = self
             .empty
             .iter()
             .copied()
-            .filter(|&id| {
-                self.segments[id.0 as usize].tombstones == 0
-                    || Some(id) == oldest_log
-                    || planted(Fault::TombstoneFreedEarly)
-            })
+            .filter(|&id| !self.shields(id) || planted(Fault::TombstoneFreedEarly))
             .collect();
         for &id in &ready {
             self.empty.remove(&id);
@@ -220,6 +221,16 @@ impl SpaceTable {
             };
         }
         ready
+    }
+
+    /// Whether a segment's tombstones may still delete something.
+    fn shields(&self, id: SegmentId) -> bool {
+        let segment = &self.segments[id.0 as usize];
+        // Of its own records it is rid when they go with it.
+        segment.shields.is_some_and(|lives| {
+            let mut logs = self.logs.range(lives.generations());
+            logs.any(|(generation, _)| *generation != segment.generation)
+        })
     }
 
     /// One core has no read of the segment any more; returns its content when it was the last.
@@ -269,9 +280,13 @@ impl<I: Machine> Core<I> {
         self.plan_flush();
     }
 
-    /// Counts a tombstone, or what else only the age of the log makes dispensable.
-    pub fn account_tombstone(self: &Rc<Self>, segment: SegmentId) {
-        self.ledger.deltas.borrow_mut().entry(segment).or_default().1 += 1;
+    /// Counts a tombstone (or poison) in a log, of records that the logs of `lives` may hold.
+    pub fn account_tombstone(self: &Rc<Self>, segment: SegmentId, lives: Lives) {
+        {
+            let mut deltas = self.ledger.deltas.borrow_mut();
+            let shields = &mut deltas.entry(segment).or_default().1;
+            *shields = Some(shields.map_or(lives, |known| known.and(lives)));
+        }
         self.plan_flush();
     }
 
@@ -280,10 +295,10 @@ impl<I: Machine> Core<I> {
         let deltas = std::mem::take(&mut *self.ledger.deltas.borrow_mut());
         if !deltas.is_empty() {
             let deltas = deltas.into_iter();
-            let deltas = deltas.map(|(segment, (live_bytes, tombstones))| SpaceDelta {
+            let deltas = deltas.map(|(segment, (live_bytes, shields))| SpaceDelta {
                 segment,
                 live_bytes,
-                tombstones,
+                shields,
             });
             self.note(COORDINATOR, Note::Space(deltas.collect()));
         }

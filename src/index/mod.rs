@@ -20,8 +20,46 @@ pub struct Entry {
     pub home_segment: u32,
     /// Bytes of that segment which stay live while this entry does.
     pub home_bytes: u32,
+    /// The lives of logs that may still hold a record of the key.
+    pub lives: Lives,
     /// Encoded value; the engine's `entry` module knows its layout.
     pub value: Box<[u8]>,
+}
+
+/// A run of lives of logs, by generation. In 32 bits each, so that it takes a word of every entry: what is
+/// beyond them counts as the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lives {
+    first: u32,
+    last: u32,
+}
+
+impl Lives {
+    /// The one life of that generation.
+    pub fn one(generation: u64) -> Lives {
+        let generation = u32::try_from(generation).unwrap_or(u32::MAX);
+        Lives {
+            first: generation,
+            last: generation,
+        }
+    }
+
+    /// From the earlier of both firsts to the later of both lasts.
+    pub fn and(self, other: Lives) -> Lives {
+        Lives {
+            first: self.first.min(other.first),
+            last: self.last.max(other.last),
+        }
+    }
+
+    /// The generations, none of them missing.
+    pub fn generations(self) -> std::ops::RangeInclusive<u64> {
+        let last = match self.last {
+            u32::MAX => u64::MAX,
+            last => u64::from(last),
+        };
+        u64::from(self.first)..=last
+    }
 }
 
 /// The ordered map of one core.
@@ -36,10 +74,11 @@ impl Index {
         self.map.get(key)
     }
 
-    /// Sets `key`; returns what was there.
-    pub fn put(&mut self, key: &[u8], entry: Entry) -> Option<Entry> {
+    /// Sets `key`; returns what was there, whose `lives` are added.
+    pub fn put(&mut self, key: &[u8], mut entry: Entry) -> Option<Entry> {
         // An overwrite keeps the key's memory: only a new key is copied.
         if let Some(slot) = self.map.get_mut(key) {
+            entry.lives = entry.lives.and(slot.lives);
             return Some(std::mem::replace(slot, entry));
         }
         self.map.insert(key.into(), entry)

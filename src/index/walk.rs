@@ -133,6 +133,7 @@ mod tests {
                 sequence: sequence as u64,
                 home_segment: 0,
                 home_bytes: 0,
+                lives: crate::index::Lives::one(0),
                 value: Box::default(),
             };
             index.put(&key::object(BucketId(1), name.as_bytes()), entry);

@@ -6,6 +6,7 @@
 
 mod check;
 mod content;
+mod full;
 mod life;
 mod listing;
 mod model;

@@ -1,0 +1,146 @@
+//! A volume that is full: writes are refused with a word, reads and deletes go on, and room comes back.
+
+use crate::content::Content;
+use crate::workload::{Engine, SimIo};
+use std::cell::RefCell;
+use std::rc::Rc;
+use std::time::Duration;
+use weft::engine::{BucketId, ETag, Message, Refusal, WriteCondition};
+use weft::io::sim::{Options, Outcome, Rng, World};
+use weft::io::{CoreId, Io, VolumeShape};
+
+const SEEDS: u64 = 12;
+const STEPS_MAX: u64 = 50_000_000;
+/// First everything is deleted, then every other object.
+const ROUNDS: u64 = 2;
+
+#[test]
+fn a_full_volume_refuses_writes_serves_the_rest_and_recovers() {
+    for seed in 0..SEEDS {
+        let mut rng = Rng::new(seed);
+        let cores = rng.between(1, 4) as usize;
+        let shape = VolumeShape {
+            segment_size_bytes: 1 << 20,
+            segments_max: 10 + 10 * cores as u32,
+        };
+        let mut world = World::new(seed, Options::new(cores, shape));
+        let engines: Rc<RefCell<Vec<Engine>>> = Rc::default();
+        for core in 0..cores as u16 {
+            let (io, engines) = (world.machine(CoreId(core)), engines.clone());
+            world.spawn_on(CoreId(core), async move {
+                let (engine, _) = Engine::start(io).await.expect("an empty volume starts");
+                engines.borrow_mut().push(engine);
+            });
+        }
+        let up = engines.clone();
+        assert_eq!(
+            world.run(|| up.borrow().len() == cores, STEPS_MAX),
+            Outcome::Reached
+        );
+        let engine = engines.borrow()[0].clone();
+        let core = engine.io().core();
+        let length_max = [3_000, 60_000, 300_000][rng.index(3)];
+        let done = world.run_task(core, fill_and_empty(engine, rng, length_max), STEPS_MAX);
+        assert!(done.is_some(), "seed {seed}: somebody waits for ever");
+        quiet(world);
+    }
+}
+
+fn quiet(mut world: World<Message>) {
+    assert_eq!(world.run(|| false, STEPS_MAX), Outcome::Idle);
+}
+
+async fn fill_and_empty(engine: Engine, mut rng: Rng, length_max: u64) {
+    let bucket = engine.create_bucket("full", "").await.expect("a bucket").id;
+    for round in 0..ROUNDS {
+        let mut stored = Vec::new();
+        let refusal = loop {
+            let content = Content::of(rng.next_u64(), 1 + rng.below(length_max));
+            let key = format!("{round}/{}", stored.len()).into_bytes();
+            match put(&engine, bucket, &key, &content).await {
+                Ok(()) => stored.push((key, content)),
+                Err(refusal) => break refusal,
+            }
+        };
+        assert_eq!(refusal, Refusal::Full);
+        assert!(stored.len() > 4, "only {} objects fit", stored.len());
+        for (key, content) in &stored {
+            read(&engine, bucket, key, content).await;
+        }
+        for (at, (key, _)) in stored.iter().enumerate() {
+            if at % 2 == 0 || round % 2 == 0 {
+                let deleted = engine.delete(bucket, key).await;
+                if deleted == Err(Refusal::Full) && round % 2 == 1 {
+                    // Every log keeps some live record: without cleaning the reserve is all there is.
+                    assert!(at > 100, "only {at} deletes were taken");
+                    break;
+                }
+                let context = format!(
+                    "round {round}, {at} of {}: {:?}",
+                    stored.len(),
+                    engine.space_use()
+                );
+                assert!(
+                    deleted.is_ok(),
+                    "a full volume takes deletes: {deleted:?} {context}"
+                );
+            }
+        }
+        // Half of the volume or all of it is given back within moments; then writes are taken again.
+        engine.io().sleep(Duration::from_secs(2)).await;
+        let content = Content::of(round, 100);
+        let mut taken = put(&engine, bucket, b"again", &content).await;
+        if taken == Err(Refusal::Full) {
+            engine.io().sleep(Duration::from_secs(2)).await;
+            taken = put(&engine, bucket, b"again", &content).await;
+        }
+        if round % 2 == 0 {
+            assert_eq!(
+                taken,
+                Ok(()),
+                "everything was deleted, and there is no room: round {round} {length_max} {:?}",
+                engine.space_use()
+            );
+            engine.delete(bucket, b"again").await.expect("a delete");
+        }
+        for (key, content) in stored.iter().skip(1).step_by(2).filter(|_| round % 2 == 1) {
+            read(&engine, bucket, key, content).await;
+            let _ = engine.delete(bucket, key).await; // May be refused, as above.
+        }
+        let _ = engine.delete(bucket, b"again").await;
+        engine.io().sleep(Duration::from_secs(2)).await;
+    }
+}
+
+async fn put(engine: &Engine, bucket: BucketId, key: &[u8], content: &Content) -> Result<(), Refusal> {
+    let mut writer = engine.receive_body(Some(content.length()));
+    while writer.received() < content.length() {
+        let at = writer.received();
+        let space = writer.space().await?;
+        content.fill(at, space);
+        let count = space.len();
+        writer.advance(count);
+    }
+    let etag = ETag {
+        md5: [7; 16],
+        parts: 0,
+    };
+    let body = writer.finish().await?;
+    engine
+        .put(bucket, key, etag, Box::default(), body, WriteCondition::None)
+        .await
+        .map(drop)
+}
+
+async fn read(engine: &Engine, bucket: BucketId, key: &[u8], content: &Content) {
+    let found: weft::engine::FoundObject<SimIo> = engine.get(bucket, key).await.expect("it was stored");
+    let mut reader = found.read(0..content.length());
+    let mut at = 0;
+    while let Some(piece) = reader.next().await.expect("a full volume is read") {
+        for slice in piece.slices() {
+            assert!(content.is_at(at, slice));
+            at += slice.len() as u64;
+        }
+    }
+    assert_eq!(at, content.length());
+}
