@@ -95,6 +95,8 @@ pub struct CommitQueue {
     /// By key: the latest queued value, and how many queued records change the key.
     pending: RefCell<BTreeMap<Vec<u8>, Pending>>,
     arrived: Signal,
+    /// A batch failed that no later one has declared void yet: what it holds may come true at the next start.
+    unsettled: Cell<bool>,
 }
 
 struct Pending {
@@ -122,6 +124,11 @@ impl CommitQueue {
     /// Whether the queue takes no more until a batch is through.
     pub fn is_at_bound(&self) -> bool {
         self.queued_bytes.get() >= COMMIT_QUEUE_BYTES_MAX
+    }
+
+    /// Whether a failed batch may still come true.
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.get()
     }
 
     fn push(&self, queued: Queued) {
@@ -325,6 +332,7 @@ impl<I: Machine> Core<I> {
                 for poison in tail.poisoned.drain(..) {
                     self.account_tombstone(segment, Lives::one(poison.generation));
                 }
+                self.commits.unsettled.set(false);
                 self.counters.batches.set(self.counters.batches.get() + 1);
                 let home = open.header;
                 self.finish_batch(batch, &home);
@@ -443,6 +451,7 @@ impl<I: Machine> Core<I> {
     fn abandon(self: &Rc<Self>, tail: &mut Tail) {
         self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
         let open = tail.open.take().expect("a batch was written to an open segment");
+        self.commits.unsettled.set(true);
         let segment = SegmentId(open.header.segment);
         self.seal(segment);
         tail.poisoned.push(PoisonedTail {

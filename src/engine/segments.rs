@@ -134,7 +134,12 @@ impl<I: Machine> Core<I> {
     /// No byte will be added to a segment, and none is being written.
     pub fn seal(self: &Rc<Self>, segment: SegmentId) {
         self.flush_ledger();
-        self.note(COORDINATOR, Note::Sealed { segment });
+        // Sealed, it may become another core's: what this machine still zeroes in it must have ended first.
+        let core = self.clone();
+        self.io.spawn(async move {
+            core.io.leave(segment).await;
+            core.note(COORDINATOR, Note::Sealed { segment });
+        });
     }
 
     /// Has a segment made ready, unless one is or is about to be.

@@ -38,6 +38,25 @@ impl<I: Machine> Core<I> {
                 });
             }
             Ok(Verdict::Nothing) => {
+                // A failed change of this key may lie on disk. That nothing is there is acknowledged only once it
+                // is void: a record without changes takes the poison along.
+                if self.commits.is_unsettled() {
+                    let outcome = Outcome {
+                        sequence: self.next_sequence(),
+                        modified_ms: self.io.unix_ms(),
+                    };
+                    let record = Record {
+                        sequence: outcome.sequence,
+                        changes: Vec::new(),
+                        body: Vec::new(),
+                        fresh_extents: false,
+                    };
+                    return self.enqueue(Queued {
+                        record: Some(record),
+                        outcome: Ok(outcome),
+                        to,
+                    });
+                }
                 let outcome = Ok(Outcome {
                     sequence: 0,
                     modified_ms: self.io.unix_ms(),

@@ -189,6 +189,21 @@ impl SpaceTable {
         }
     }
 
+    /// Damage to a log can bring back an entry whose bytes lie in a segment that is free by now. A next life that
+    /// started its count at nothing would be thought empty when that entry goes: it is not begun until then.
+    fn hold_back_what_is_referred_to(&mut self) {
+        let segments = &mut self.segments;
+        let mut is_free = |id: &SegmentId| {
+            let segment = &mut segments[id.0 as usize];
+            if segment.live_bytes != 0 {
+                segment.status = Status::Sealed(Content::Data);
+            }
+            segment.live_bytes == 0
+        };
+        self.recycled.retain(&mut is_free);
+        self.fresh.retain(&mut is_free);
+    }
+
     fn note_if_empty(&mut self, id: SegmentId) {
         let segment = &self.segments[id.0 as usize];
         // Before recovery has accounted for everything, nothing live only means that not all was told.
@@ -320,6 +335,7 @@ impl<I: Machine> Core<I> {
     pub fn open_space(self: &Rc<Self>) {
         let mut table = self.space.borrow_mut();
         table.open = true;
+        table.hold_back_what_is_referred_to();
         for id in 0..table.segments.len() as u32 {
             table.note_if_empty(SegmentId(id));
         }

@@ -87,6 +87,9 @@ pub trait Io: Clone + 'static {
     /// Makes segment `id` exist at its full size. One made before is left as it is. What an
     /// allocated segment's unwritten bytes read as is undefined; that it exists is durable when this returns.
     fn allocate(&self, id: SegmentId) -> impl Future<Output = io::Result<()>>;
+    /// This core writes no more to segment `id`: when this returns, nothing that the machine does by itself
+    /// lands there either, and another core may write.
+    fn leave(&self, id: SegmentId) -> impl Future<Output = ()>;
     /// Writes all of `buf` at `offset` (aligned). A short write is an error. Durable only after [`Io::sync`].
     fn write(&self, id: SegmentId, offset: u32, buf: Self::WriteBuf) -> impl Future<Output = io::Result<()>>;
     /// Reads `length` bytes at `offset` (both aligned). A short read is an error.

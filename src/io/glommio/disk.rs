@@ -10,7 +10,7 @@
 //! Invariants: a file named `.seg` has its full size, and its name is on stable storage. A zero
 //! is never in flight where the writer writes: the writer waits for the one in flight, and there will
 //! be no other. This holds within a core, so a segment is written by the core that allocated it until
-//! the next start.
+//! that core has left it (`leave`): another core may then be given it.
 //!
 //! It must not sync for the zeroes' sake: a failed flush must reach whoever waits for the segment's own writes.
 
@@ -224,6 +224,11 @@ impl Disk {
         }
     }
 
+    /// Ends the zeroing of segment `id`; returns when no zero can land in it any more.
+    pub(super) async fn leave(&self, id: SegmentId) {
+        self.leave_zeroes_behind(id, u64::MAX).await;
+    }
+
     /// Returns when no zero can land before `end_bytes` of segment `id` any more.
     async fn leave_zeroes_behind(&self, id: SegmentId, end_bytes: u64) {
         let Some(zeroing) = self.zeroing.borrow().get(&id).cloned() else {
@@ -323,6 +328,8 @@ pub(super) enum Made {
 fn make_segment(dir: &Path, id: SegmentId, size_bytes: u32) -> io::Result<Made> {
     let path = dir.join(segment_file_name(id));
     if path.try_exists()? {
+        // Its making may have ended between the name and the sync of the name: killed, or by an error.
+        File::open(dir)?.sync_all()?;
         return Ok(Made::Before);
     }
     let new = path.with_extension("seg.new");

@@ -157,6 +157,10 @@ impl<M: Send + 'static> Io for Machine<M> {
         }
     }
 
+    async fn leave(&self, id: SegmentId) {
+        self.0.disk.leave(id).await;
+    }
+
     async fn write(&self, id: SegmentId, offset: u32, buf: DmaBuffer) -> io::Result<()> {
         self.0.disk.write(id, offset, buf).await
     }
@@ -275,6 +279,41 @@ mod tests {
                     assert!(machine.read(id, offset, BLOCK as u32).await.unwrap().as_ref() == [3; BLOCK]);
                 }
             }
+        });
+    }
+
+    #[test]
+    fn a_segment_that_its_maker_left_is_not_zeroed_under_its_next_writer() {
+        const SEGMENT_BYTES: u32 = 64 << 20;
+        const STEP: u32 = 1 << 20;
+        if std::thread::available_parallelism().map_or(1, usize::from) < 2 {
+            return;
+        }
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(256 * u64::from(SEGMENT_BYTES))).unwrap();
+        run(2, volume, |machine: Machine<()>| async move {
+            let id = SegmentId(0);
+            if machine.core() == CoreId(0) {
+                machine.allocate(id).await.unwrap();
+                machine.leave(id).await;
+                machine.send(CoreId(1), ());
+                machine.receive().await;
+                return;
+            }
+            machine.receive().await;
+            for offset in (0..SEGMENT_BYTES).step_by(STEP as usize) {
+                let block = filled(&machine, BLOCK, 3);
+                machine.write(id, offset, block).await.unwrap();
+            }
+            machine.sync(id).await.unwrap();
+            machine.sleep(Duration::from_secs(2)).await;
+            let mut zeroed = 0;
+            for offset in (0..SEGMENT_BYTES).step_by(STEP as usize) {
+                let read = machine.read(id, offset, BLOCK as u32).await.unwrap();
+                zeroed += u32::from(read.as_ref() != [3; BLOCK]);
+            }
+            machine.send(CoreId(0), ());
+            assert_eq!(zeroed, 0, "synced blocks that were zeroed");
         });
     }
 

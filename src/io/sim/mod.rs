@@ -515,6 +515,8 @@ impl<M: Send + 'static> Io for Machine<M> {
             .await
     }
 
+    async fn leave(&self, _id: SegmentId) {}
+
     async fn write(&self, id: SegmentId, offset: u32, buf: WriteBuf) -> io::Result<()> {
         self.disk(|disk, answer, with| disk.write(self.core, id, offset, buf, answer, with))
             .await
