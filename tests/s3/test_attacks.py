@@ -509,3 +509,21 @@ def test_object_of_html_is_not_made_script_by_the_server(raw, s3, bucket):
     name = new_bucket_name()
     error = raw.request("GET", f"/{name}/<script>alert(1)</script>".replace("<", "%3C").replace(">", "%3E"))
     assert error["content-type"] == "application/xml" and b"<script>" not in error.body
+
+
+# --- what an attack on this server found
+
+
+def test_an_absolute_target_cannot_name_another_host_than_was_signed(raw, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"v")
+    target = path_of(bucket, "k")
+    for host in ("other.example", "x" + raw.host, bucket + "." + raw.host):
+        with raw.connect() as wire:
+            wire.send(head("GET", f"http://{host}{target}", raw.signed("GET", target)))
+            assert wire.response().status == 400
+
+
+def test_a_parameter_that_comes_twice_is_refused(raw, bucket):
+    """Signatures sort parameters by value too; a server that takes the first reads what was signed as the second."""
+    answer = raw.request("GET", f"/{bucket}?list-type=2&prefix=a&prefix=b")
+    assert answer.refusal == (400, "InvalidArgument")
