@@ -546,4 +546,4 @@ def test_slow_heads_and_stalled_bodies_are_ended(raw, s3, bucket, stored):
         dripping.send(body[sent:])
         assert dripping.response("PUT").status == 200
     assert not exists(s3, bucket, "other")
-    assert body_of(s3, bucket, "k2") == body
+    assert body_of(s3, bucket, "other2") == body
