@@ -327,7 +327,7 @@ impl<I: Machine> BodyWriter<I> {
         self.core.io.spawn(async move {
             let bytes = chunk.buffer.as_ref().len();
             if let Err(error) = core.io.write(segment.id, offset, chunk.buffer).await {
-                eprintln!(
+                warn!(
                     "weft: data segment {}: write at {offset}: {error}; it takes no more",
                     segment.id
                 );
@@ -596,7 +596,7 @@ impl<I: Machine> Core<I> {
 
     async fn read_extent(&self, extent: &Extent, from: u32, length: u32) -> Result<I::ReadBuf, Refusal> {
         self.io.read(extent.segment, from, length).await.map_err(|error| {
-            eprintln!(
+            warn!(
                 "weft: segment {}: read of {length} bytes at {from}: {error}",
                 extent.segment
             );
@@ -606,7 +606,7 @@ impl<I: Machine> Core<I> {
     }
 
     fn damaged(&self, extent: &Extent, what: &str) -> Refusal {
-        eprintln!(
+        warn!(
             "weft: segment {}: {what} of the extent at {} fails its checksum",
             extent.segment, extent.offset
         );

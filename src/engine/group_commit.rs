@@ -339,7 +339,7 @@ impl<I: Machine> Core<I> {
                 Ok(())
             }
             Err(error) => {
-                eprintln!(
+                warn!(
                     "weft: log segment {}: {error}; it takes no more records",
                     SegmentId(open.header.segment)
                 );
@@ -371,7 +371,7 @@ impl<I: Machine> Core<I> {
                 let (buffer, _) =
                     BatchWriter::new(buffer, &full.header, full.offset, full.number).finish_sealed();
                 if let Err(error) = self.io.write(segment, full.offset, buffer).await {
-                    eprintln!("weft: log segment {segment}: sealing it: {error}");
+                    warn!("weft: log segment {segment}: sealing it: {error}");
                 }
             }
             self.seal(segment);

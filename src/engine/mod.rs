@@ -7,6 +7,14 @@
 //!
 //! The engine names no runtime: [`Machine`] is the real or the simulated one.
 
+/// Tells the operator on standard error. A terminal that is gone must not end the daemon, as `eprintln` would.
+macro_rules! warn {
+    ($($text:tt)*) => {{
+        use std::io::Write as _;
+        let _ = writeln!(std::io::stderr(), $($text)*);
+    }};
+}
+
 mod body;
 mod buckets;
 mod core;

@@ -154,7 +154,7 @@ impl<I: Machine> Core<I> {
                 }
                 Err(HeaderError::OtherVolume) => return Err(RecoverError::Foreign { segment }),
                 Err(error) => {
-                    eprintln!(
+                    warn!(
                         "weft: segment {segment} has a damaged header ({error:?}); nothing in it is touched"
                     );
                     recovered.segments_unreadable += 1;
@@ -347,7 +347,7 @@ impl<I: Machine> Core<I> {
                     to,
                     batches_lost,
                 } => {
-                    eprintln!(
+                    warn!(
                         "weft: log segment {segment}: bytes {from} to {to} are damaged: at least {batches_lost} \
                          batches of acknowledged changes are gone; what follows is kept"
                     );
@@ -379,7 +379,7 @@ impl<I: Machine> Core<I> {
                 }
                 Some(Named::Bucket { .. }) => COORDINATOR,
                 None => {
-                    eprintln!("weft: a record names a key that this release does not know; it is left alone");
+                    warn!("weft: a record names a key that this release does not know; it is left alone");
                     continue;
                 }
             };
@@ -506,7 +506,7 @@ impl<I: Machine> Core<I> {
             Named::Bucket { .. } => Bucket::decode(value).is_some(),
         };
         if !readable {
-            eprintln!("weft: a record holds a value that this release cannot read; its key is left out");
+            warn!("weft: a record holds a value that this release cannot read; its key is left out");
         }
         readable
     }

@@ -213,13 +213,13 @@ impl<I: Machine> Core<I> {
         };
         let header = self.segment_header(segment, kind, generation);
         if let Err(error) = self.io.allocate(segment).await {
-            eprintln!("weft: segment {segment} cannot be made: {error}");
+            warn!("weft: segment {segment} cannot be made: {error}");
             let full = error.kind() == std::io::ErrorKind::StorageFull;
             self.note(COORDINATOR, Note::Unmade { segment });
             return Err(if full { Refusal::Full } else { Refusal::DiskFailed });
         }
         if let Err(error) = self.write_header(&header).await {
-            eprintln!("weft: segment {segment} cannot be made ready: {error}; it is left out");
+            warn!("weft: segment {segment} cannot be made ready: {error}; it is left out");
             self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
             self.note(COORDINATOR, Note::Unusable { segment });
             return Err(Refusal::DiskFailed);
@@ -402,7 +402,7 @@ impl<I: Machine> Core<I> {
             if !segment.failed.get() {
                 self.counters.data_syncs.set(self.counters.data_syncs.get() + 1);
                 if let Err(error) = self.io.sync(segment.id).await {
-                    eprintln!(
+                    warn!(
                         "weft: data segment {}: sync: {error}; it takes no more",
                         segment.id
                     );

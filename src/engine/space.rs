@@ -396,7 +396,7 @@ impl<I: Machine> Core<I> {
         match self.write_header(&header).await {
             Ok(()) => self.segment_freed(id),
             Err(error) => {
-                eprintln!("weft: log segment {id} cannot be marked free: {error}; it is left out");
+                warn!("weft: log segment {id} cannot be marked free: {error}; it is left out");
                 self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
                 self.space.borrow_mut().segments[id.0 as usize].status = Status::Unusable;
             }
