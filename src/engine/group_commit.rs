@@ -65,6 +65,16 @@ pub struct Record {
 }
 
 impl Record {
+    /// Changes nothing; it takes what the log has to say before it to stable storage.
+    pub fn without_changes(sequence: u64) -> Record {
+        Record {
+            sequence,
+            changes: Vec::new(),
+            body: Vec::new(),
+            fresh_extents: false,
+        }
+    }
+
     fn length_bytes(&self) -> usize {
         let changes = self.changes.iter().map(|change| {
             log::change_length(
@@ -256,14 +266,8 @@ impl<I: Machine> Core<I> {
                 sequence: self.next_sequence(),
                 modified_ms: 0,
             };
-            // A record without changes: what matters is the poison before it.
-            let (changes, body) = (Vec::new(), Vec::new());
-            let record = Record {
-                sequence: outcome.sequence,
-                changes,
-                body,
-                fresh_extents: false,
-            };
+            // What matters is the poison before it.
+            let record = Record::without_changes(outcome.sequence);
             self.enqueue(Queued {
                 record: Some(record),
                 outcome: Ok(outcome),

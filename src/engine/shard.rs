@@ -45,12 +45,7 @@ impl<I: Machine> Core<I> {
                         sequence: self.next_sequence(),
                         modified_ms: self.io.unix_ms(),
                     };
-                    let record = Record {
-                        sequence: outcome.sequence,
-                        changes: Vec::new(),
-                        body: Vec::new(),
-                        fresh_extents: false,
-                    };
+                    let record = Record::without_changes(outcome.sequence);
                     return self.enqueue(Queued {
                         record: Some(record),
                         outcome: Ok(outcome),
