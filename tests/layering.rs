@@ -35,7 +35,7 @@ const LAYERS: &[Layer] = &[
     // The trait `Io` and its plain types, and nothing that implements it.
     pure("engine/", &["engine", "log", "index", "limits", "io"]),
     pure("io/mod.rs", &["io", "limits"]),
-    machine("io/glommio/", &["io", "limits"]),
+    machine("io/uring/", &["io", "limits"]),
     // It speaks of the errors that it injects by their numbers, and asks whether a test panics.
     Layer {
         prefix: "io/sim/",
@@ -44,12 +44,7 @@ const LAYERS: &[Layer] = &[
     },
     machine(
         "config/",
-        &[
-            "config",
-            "limits",
-            "io::glommio::CoreChoice",
-            "s3::auth::RootUser",
-        ],
+        &["config", "limits", "io::uring::CoreChoice", "s3::auth::RootUser"],
     ),
     machine(
         "server/",
@@ -91,8 +86,11 @@ const MACHINE: &[&str] = &[
     "tokio",
 ];
 
-/// The one folder that names the runtime.
-const RUNTIME_FOLDER: &str = "io/glommio/";
+/// What the runtime is made of.
+const RUNTIME: &[&str] = &["io_uring", "async_executor", "slab", "signal_hook"];
+
+/// The one folder that names it.
+const RUNTIME_FOLDER: &str = "io/uring/";
 
 const fn pure(prefix: &'static str, may_name: &'static [&'static str]) -> Layer {
     Layer {
@@ -144,20 +142,20 @@ fn a_layer_that_names_what_it_may_not_is_found() {
             "fn f() -> std::time::Instant { std::time::Instant::now() }",
         ),
         ("index/walk.rs", "use crate::log::Change;"),
-        ("index/walk.rs", "use glommio::io::DmaFile;"),
+        ("index/walk.rs", "use io_uring::IoUring;"),
         ("log/scanner.rs", "use std::fs::File;"),
         ("log/scanner.rs", "use std::{fs, io};"),
         ("s3/range.rs", "use crate::engine::Engine;"),
         ("s3/xml/mod.rs", "use crate::s3::service::Service;"),
         ("s3/ops/get.rs", "use crate::server::run;"),
-        ("s3/ops/get.rs", "use crate::io::glommio::Stream;"),
-        ("engine/mod.rs", "use crate::io::{CoreId, glommio::Machine};"),
+        ("s3/ops/get.rs", "use crate::io::uring::Stream;"),
+        ("engine/mod.rs", "use crate::io::{CoreId, uring::Machine};"),
         ("engine/mod.rs", "use crate::io::sim::World;"),
         ("engine/mod.rs", "use crate::s3::error::S3Error;"),
         ("engine/mod.rs", "use crate::http::Head;"),
-        ("io/sim/mod.rs", "use crate::io::glommio::Machine;"),
-        ("io/glommio/mod.rs", "use crate::engine::Message;"),
-        ("server/mod.rs", "use ::glommio::spawn_local;"),
+        ("io/sim/mod.rs", "use crate::io::uring::Machine;"),
+        ("io/uring/mod.rs", "use crate::engine::Message;"),
+        ("server/mod.rs", "use ::async_executor::LocalExecutor;"),
         ("unheard_of.rs", "fn f() {}"),
     ] {
         assert!(!violations(file, text).is_empty(), "{file} may say {text}");
@@ -182,10 +180,10 @@ fn what_a_layer_may_name_is_not_found() {
             "use crate::{engine::Engine, http::Head, s3::{error::S3Error, range}};",
         ),
         (
-            "io/glommio/mod.rs",
-            "use ::glommio::io::DmaFile; use std::time::Instant;",
+            "io/uring/mod.rs",
+            "use ::io_uring::IoUring; use std::time::Instant;",
         ),
-        ("server/mod.rs", "use crate::io::glommio::{self, Acceptor};"),
+        ("server/mod.rs", "use crate::io::uring::{self, Acceptor};"),
     ] {
         assert_eq!(violations(file, text), Vec::<String>::new(), "{file}: {text}");
     }
@@ -210,7 +208,7 @@ fn violations(name: &str, text: &str) -> Vec<String> {
             if !may_name(layer, named) {
                 wrong.push(format!("{name}: names {path}"));
             }
-        } else if is_below(&path, "glommio") && !name.starts_with(RUNTIME_FOLDER) {
+        } else if RUNTIME.iter().any(|krate| is_below(&path, krate)) && !name.starts_with(RUNTIME_FOLDER) {
             wrong.push(format!("{name}: names the runtime: {path}"));
         } else if MACHINE
             .iter()
@@ -224,7 +222,7 @@ fn violations(name: &str, text: &str) -> Vec<String> {
 
 fn may_name(layer: &Layer, named: &str) -> bool {
     // The machines are not part of `io` for those who may only name the trait.
-    let is_machine = is_below(named, "io::glommio") || is_below(named, "io::sim");
+    let is_machine = is_below(named, "io::uring") || is_below(named, "io::sim");
     let own_folder = layer.prefix.trim_end_matches('/').replace('/', "::");
     if is_machine && layer.prefix != "server/" && !is_below(named, &own_folder) {
         return layer

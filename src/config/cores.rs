@@ -3,7 +3,7 @@
 //! A single number is always a count; CPU 3 alone is `3-3`. Whether the process may use what is listed is
 //! judged when the cores start.
 
-use crate::io::glommio::CoreChoice;
+use crate::io::uring::CoreChoice;
 
 /// The kernel numbers no CPU higher than this (CONFIG_NR_CPUS at its largest).
 const CPU_MAX: usize = 8191;

@@ -10,7 +10,7 @@ mod cores;
 pub mod flags;
 mod size;
 
-use crate::io::glommio::CoreChoice;
+use crate::io::uring::CoreChoice;
 use crate::limits::LISTENERS_MAX;
 use crate::s3::auth::RootUser;
 use std::fmt;

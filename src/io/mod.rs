@@ -1,13 +1,13 @@
 //! What one core may ask of the machine: disk, messages to other cores, clock, tasks, buffers.
 //!
-//! The engine is written against [`Io`] and names no runtime. Two machines implement it: `glommio`
-//! (io_uring, the only folder that names that crate) and `sim` (one thread, one seed, disks that
+//! The engine is written against [`Io`] and names no runtime. Two machines implement it: `uring`
+//! (io_uring, the only folder that names it) and `sim` (one thread, one seed, disks that
 //! lose and tear what was not synced). A handle belongs to one core and is cheap to clone.
 //!
 //! Invariant: nothing here is shared between cores. A message is the only thing that crosses.
 
-pub mod glommio;
 pub mod sim;
+pub mod uring;
 
 use std::fmt;
 use std::future::Future;

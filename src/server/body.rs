@@ -12,7 +12,7 @@ use crate::http::body::Item;
 use crate::http::response::CONTINUE;
 use crate::http::{ChunkedDecoder, Framing, Head};
 use crate::io::Io;
-use crate::io::glommio::Stream;
+use crate::io::uring::Stream;
 use crate::limits::TURN_BYTES;
 use crate::s3::service::{Receive, ReceiveError};
 

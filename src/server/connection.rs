@@ -15,7 +15,7 @@ use super::response::Writer;
 use super::watch::{Phase, Watch};
 use crate::http::{Head, HeadError};
 use crate::io::Io;
-use crate::io::glommio::Stream;
+use crate::io::uring::Stream;
 use crate::limits::{LINGER_BYTES_MAX, TURN_BYTES, UNREAD_BODY_BYTES_MAX};
 use crate::s3;
 use std::io;

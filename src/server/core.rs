@@ -5,7 +5,7 @@
 
 use super::input::Spares;
 use super::watch::Watches;
-use super::{Machine, Setup, connection, report};
+use super::{Machine, Setup, connection};
 use crate::http::DateCache;
 use crate::io::{CoreId, Io};
 use crate::limits::DRAIN_TIMEOUT;
@@ -74,14 +74,9 @@ impl Core {
     /// Serves the connections that this core is given.
     pub async fn take_connections(self: Rc<Self>) {
         loop {
-            match self.machine.next_connection().await {
-                Ok(stream) if !self.is_draining() => {
-                    self.machine.spawn(connection::serve(self.clone(), stream));
-                }
-                Ok(_) => {}
-                Err(error) => report::warn(format_args!(
-                    "a connection was lost when it was accepted: {error}"
-                )),
+            let stream = self.machine.next_connection().await;
+            if !self.is_draining() {
+                self.machine.spawn(connection::serve(self.clone(), stream));
             }
         }
     }

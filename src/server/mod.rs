@@ -20,7 +20,7 @@ mod watch;
 use self::core::{Core, Progress};
 use crate::config::Config;
 use crate::engine::{Engine, Message, RecoverError, Recovered};
-use crate::io::glommio::{
+use crate::io::uring::{
     Acceptor, LaunchError, Listener, Machine as RealMachine, Volume, VolumeError, check_limits, launch,
 };
 use crate::io::{CoreId, Io};

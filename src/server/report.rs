@@ -5,7 +5,7 @@
 
 use crate::config::Config;
 use crate::engine::Recovered;
-use crate::io::glommio::Volume;
+use crate::io::uring::Volume;
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;

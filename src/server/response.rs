@@ -13,7 +13,7 @@ use super::watch::{Phase, Watch};
 use crate::engine::{BodyReader, Piece};
 use crate::http::{Head, Method, ResponseHead};
 use crate::io::Io;
-use crate::io::glommio::Stream;
+use crate::io::uring::Stream;
 use crate::limits::{BLOCKS_PER_IO, TURN_BYTES};
 use crate::s3::error::ErrorCode;
 use crate::s3::service::{HeaderLines, Response, ResponseBody};

@@ -9,7 +9,7 @@
 
 use super::Machine;
 use crate::io::Io;
-use crate::io::glommio::ShutdownHandle;
+use crate::io::uring::ShutdownHandle;
 use crate::limits::{COOL_AFTER, HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, STALL_TIMEOUT, SWEEP_INTERVAL};
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};

@@ -3,48 +3,31 @@
 //! Whatever the system may refuse is tried before the first executor starts, so that it becomes one
 //! line with the command that mends it, and not a panic on some thread.
 //!
-//! SIGTERM and SIGINT are blocked on the thread that calls [`launch`], and so on every thread that it
-//! starts: call it before any other. Core 0 reads them from a descriptor and tells the others, which is
-//! what completes [`Machine::shutdown`]; a second signal ends the process at once.
-//!
-//! Version 0.12 of the runtime goes to sleep although tasks can run, if between its looking for completions
-//! and its running tasks one appears on its "latency" ring (glommio/glommio pull request 53 mends it, in no
-//! release yet). So nothing here completes there: the preemption timer is out of reach, and messages, timers,
-//! results of blocking calls and yielding go through descriptors that are polled on the main ring. Keep to
-//! that: no timer, channel, blocking call, accept or receive of the runtime's own.
+//! SIGTERM and SIGINT are written to a socket that core 0 reads. It tells the others, which is what
+//! completes [`Machine::shutdown`]; a second signal ends the process at once.
 //!
 //! Invariant: a core answers messages until the bodies of all cores have completed.
 
-use super::disk::{Disk, OPEN_SEGMENTS_MAX};
+use super::buffer::Pool;
+use super::disk::{Disk, Handles, OPEN_SEGMENTS_MAX};
 use super::mesh::{self, Ends};
+use super::ring::Ring;
 use super::socket::OpenConnections;
+use super::tasks::{self, Tasks};
 use super::timers::Timers;
 use super::volume::{Volume, segments_dir};
 use super::{Machine, Parts};
 use crate::io::CoreId;
-use ::glommio::io::PollableFd;
-use ::glommio::{ExecutorJoinHandle, GlommioError, LocalExecutorBuilder, Placement};
-use rustix::event::{EventfdFlags, eventfd};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::fmt;
 use std::future::Future;
-use std::io;
+use std::io::{self, Read};
+use std::os::unix::net::UnixStream;
 use std::rc::Rc;
-use std::sync::{Arc, mpsc};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, mpsc};
+use std::thread::{self, JoinHandle};
+use std::time::Instant;
 
-/// Bytes of a core's arena of registered buffers. They are pinned, so all of them count as resident
-/// from the start: 128 reads or writes of 256 KiB in flight. What does not fit comes from the heap.
-const ARENA_BYTES: usize = 32 << 20;
-/// Submission entries of each of a core's rings. As many completions in one turn of its loop would ring
-/// the core's own eventfd, which completes on the latency ring.
-const RING_ENTRIES: usize = 1024;
-/// Never: see the header. What computes for long calls [`crate::io::Io::yield_now`], which lets
-/// the core look at its completions.
-const PREEMPT_AFTER: Duration = Duration::from_secs(24 * 3600);
-/// What the runtime refuses to start under.
-const LOCKED_BYTES_MIN: u64 = 512 << 10;
 /// Descriptors of one core besides segments and connections: rings, eventfds, listeners.
 const DESCRIPTORS_PER_CORE: u64 = 32;
 /// Descriptors of the process besides the cores': standard streams, the lock, and 128 connections.
@@ -66,7 +49,7 @@ pub enum CoreChoice {
 /// The cores of a run.
 #[must_use = "the process ends with its main thread: join the cores"]
 pub struct Cores {
-    handles: Vec<ExecutorJoinHandle<()>>,
+    handles: Vec<JoinHandle<io::Result<()>>>,
 }
 
 /// Why the cores cannot start. Each is one line that says what to do.
@@ -80,8 +63,6 @@ pub enum LaunchError {
     Affinity(io::Error),
     /// RLIMIT_NOFILE.
     TooFewDescriptors { limit: u64, needed: u64 },
-    /// RLIMIT_MEMLOCK.
-    TooLittleLockedMemory { limit_bytes: u64 },
     /// The kernel has no io_uring, or forbids it.
     NoIoUring { reason: String, mend: &'static str },
     /// An executor could not start, or a core ended by a panic.
@@ -123,18 +104,13 @@ impl CoreChoice {
     }
 }
 
-/// Sees that `cores` cores can run here, and raises the soft limits of descriptors and locked memory
-/// as far as they go. Gives how many descriptors are left for connections.
+/// Sees that `cores` cores can run here, and raises the soft limit of descriptors as far as it goes. Gives how many descriptors are left for connections.
 pub fn check_limits(cores: usize) -> Result<u64, LaunchError> {
     let reserved = cores as u64 * (OPEN_SEGMENTS_MAX as u64 + DESCRIPTORS_PER_CORE);
     let needed = reserved + DESCRIPTORS_BASE;
     let limit = raise_limit(Resource::Nofile);
     if limit < needed {
         return Err(LaunchError::TooFewDescriptors { limit, needed });
-    }
-    let limit_bytes = raise_limit(Resource::Memlock);
-    if limit_bytes < LOCKED_BYTES_MIN {
-        return Err(LaunchError::TooLittleLockedMemory { limit_bytes });
     }
     check_io_uring()?;
     Ok(limit - needed + DESCRIPTORS_BASE / 2)
@@ -149,25 +125,24 @@ where
     F: Fn(Machine<M>) -> B + Send + Clone + 'static,
     B: Future<Output = ()> + 'static,
 {
-    // The signal mask is inherited: every executor and helper thread has it blocked too.
-    ::glommio::signal::block(&[libc::SIGTERM, libc::SIGINT]).map_err(core_error)?;
     let shared = Shared {
         started: Instant::now(),
         volume: Arc::new(volume),
         connections: OpenConnections::new(cpus.len()),
+        signals: Arc::new(Mutex::new(Some(signals().map_err(core_error)?))),
     };
-    let inboxes = mesh::join::<M>(cpus.len()).map_err(|error| core_error(error.into()))?;
+    let inboxes = mesh::join::<M>(cpus.len()).map_err(core_error)?;
     let (running, runs) = mpsc::channel();
     let mut handles = Vec::with_capacity(cpus.len());
     for (ends, &cpu) in inboxes.into_iter().zip(cpus) {
         let (shared, body, running) = (shared.clone(), body.clone(), running.clone());
-        let handle = LocalExecutorBuilder::new(Placement::Fixed(cpu))
-            .name("weft-core")
-            .io_memory(ARENA_BYTES)
-            .ring_depth(RING_ENTRIES)
-            .preempt_timer(PREEMPT_AFTER)
-            .spin_before_park(Duration::ZERO)
-            .spawn(move || run_core(shared, ends, running, body))
+        let core = move || {
+            pin_to(cpu)?;
+            tasks::run(move |ring, tasks| Ok(run_core(machine(shared, ends, ring, tasks)?, running, body)))
+        };
+        let handle = thread::Builder::new()
+            .name("weft-core".to_owned())
+            .spawn(core)
             .map_err(core_error)?;
         handles.push(handle);
     }
@@ -187,8 +162,11 @@ impl Cores {
     /// Waits until every core's body has completed.
     pub fn join(self) -> Result<(), LaunchError> {
         // All are waited for, and the first error told.
-        let ends: Vec<_> = self.handles.into_iter().map(ExecutorJoinHandle::join).collect();
-        ends.into_iter().try_for_each(|end| end.map_err(core_error))
+        let ends: Vec<_> = self.handles.into_iter().map(JoinHandle::join).collect();
+        ends.into_iter().try_for_each(|end| {
+            end.unwrap_or_else(|_| Err(io::Error::other("it panicked")))
+                .map_err(core_error)
+        })
     }
 }
 
@@ -198,52 +176,87 @@ struct Shared {
     started: Instant,
     volume: Arc<Volume>,
     connections: OpenConnections,
+    /// Taken by core 0.
+    signals: Arc<Mutex<Option<UnixStream>>>,
 }
 
-async fn run_core<M, F, B>(shared: Shared, ends: Ends<M>, running: mpsc::Sender<Result<(), String>>, body: F)
+async fn run_core<M, F, B>(machine: Machine<M>, running: mpsc::Sender<()>, body: F)
 where
     M: Send + 'static,
     F: Fn(Machine<M>) -> B,
     B: Future<Output = ()>,
 {
-    let made = machine(shared, ends);
-    let failed = made.as_ref().err().map(io::Error::to_string);
     // The launcher may have given up, because another core could not start.
-    let _ = running.send(failed.map_or(Ok(()), Err));
+    let _ = running.send(());
     drop(running);
-    let Ok(machine) = made else { return };
-    if machine.0.mesh.core() == CoreId(0) {
-        ::glommio::spawn_local(watch_signals(machine.clone())).detach();
-    }
     body(machine.clone()).await;
     machine.0.mesh.end_with_the_others().await;
 }
 
-/// The machine of the core that calls this.
-fn machine<M: Send + 'static>(shared: Shared, ends: Ends<M>) -> io::Result<Machine<M>> {
-    let timers = Timers::start()?;
+/// The machine of the core that calls this, its own tasks begun.
+fn machine<M: Send + 'static>(
+    shared: Shared,
+    ends: Ends<M>,
+    ring: &Rc<Ring>,
+    tasks: &Tasks,
+) -> io::Result<Machine<M>> {
+    let pool = Rc::new(Pool::default());
+    let (timers, keeping_time) = Timers::new(ring, &pool)?;
+    let (mesh, emptying_inbox) = ends.connect(ring, &pool)?;
+    tasks.spawn(keeping_time);
+    tasks.spawn(emptying_inbox);
     let dir = segments_dir(shared.volume.dir());
     let segment_size_bytes = shared.volume.shape().segment_size_bytes;
-    Ok(Machine(Rc::new(Parts {
+    let handles = Handles {
+        ring: Rc::clone(ring),
+        pool: Rc::clone(&pool),
+        tasks: tasks.clone(),
+        timers: Rc::clone(&timers),
+    };
+    let machine = Machine(Rc::new(Parts {
         started: shared.started,
-        disk: Disk::new(dir, segment_size_bytes, Rc::clone(&timers)),
+        disk: Disk::new(dir, segment_size_bytes, handles),
         volume: shared.volume,
-        mesh: ends.connect()?,
+        mesh,
         timers,
-        turn: PollableFd::new(eventfd(1, EventfdFlags::CLOEXEC)?)?,
+        ring: Rc::clone(ring),
+        pool,
+        tasks: tasks.clone(),
         connections: shared.connections,
-    })))
+    }));
+    if machine.0.mesh.core() == CoreId(0) {
+        let signals = shared.signals.lock().map(|mut signals| signals.take());
+        tasks.spawn(watch_signals(machine.clone(), signals.ok().flatten()));
+    }
+    Ok(machine)
 }
 
-async fn watch_signals<M: Send + 'static>(machine: Machine<M>) {
-    let signals = ::glommio::signal::Signals::new(&[libc::SIGTERM, libc::SIGINT]);
-    let signals = signals.expect("a signalfd for two valid signals, after the descriptors were counted");
-    if signals.recv().await.is_ok() {
-        machine.shut_down();
+/// Where a byte arrives for each SIGTERM and SIGINT of the process.
+fn signals() -> io::Result<UnixStream> {
+    let (read, write) = UnixStream::pair()?;
+    read.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(libc::SIGTERM, write.try_clone()?)?;
+    signal_hook::low_level::pipe::register(libc::SIGINT, write)?;
+    Ok(read)
+}
+
+async fn watch_signals<M: Send + 'static>(machine: Machine<M>, signals: Option<UnixStream>) {
+    let Some(mut signals) = signals else { return };
+    let mut heard = 0;
+    while machine.0.ring.readable(&signals).await.is_ok() {
+        heard += signals.read(&mut [0; 2]).unwrap_or(0);
+        match heard {
+            0 => {}
+            1 => machine.shut_down(),
+            _ => std::process::exit(EXIT_INTERRUPTED),
+        }
     }
-    if signals.recv().await.is_ok() {
-        std::process::exit(EXIT_INTERRUPTED);
-    }
+}
+
+fn pin_to(cpu: usize) -> io::Result<()> {
+    let mut set = rustix::thread::CpuSet::new();
+    set.set(cpu);
+    Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
 /// Raises the soft limit to the hard one; gives the limit that then holds.
@@ -260,29 +273,23 @@ fn raise_limit(resource: Resource) -> u64 {
     getrlimit(resource).current.unwrap_or(u64::MAX)
 }
 
-/// Makes the smallest executor there is, on a thread of its own, and lets it go.
+/// Makes a ring on a thread of its own, and lets it go.
 fn check_io_uring() -> Result<(), LaunchError> {
-    let probe = || {
-        let made = LocalExecutorBuilder::new(Placement::Unbound)
-            .io_memory(0)
-            .ring_depth(8)
-            .make();
-        made.map(drop).map_err(|error| error.to_string())
-    };
+    let probe = || Ring::new().map(drop);
     let reason = match thread::spawn(probe).join() {
         Ok(Ok(())) => return Ok(()),
-        Ok(Err(reason)) => reason,
+        Ok(Err(reason)) => reason.to_string(),
         Err(_) => "the probe panicked".to_owned(),
     };
     let disabled = std::fs::read_to_string("/proc/sys/kernel/io_uring_disabled").unwrap_or_default();
     let mend = match disabled.trim() {
         "1" | "2" => "sysctl -w kernel.io_uring_disabled=0",
-        _ => "in a container, docker run --security-opt seccomp=unconfined; else boot Linux 5.15 or later",
+        _ => "in a container, docker run --security-opt seccomp=unconfined; else boot Linux 6.1 or later",
     };
     Err(LaunchError::NoIoUring { reason, mend })
 }
 
-fn core_error(error: GlommioError<()>) -> LaunchError {
+fn core_error(error: io::Error) -> LaunchError {
     LaunchError::Core {
         reason: error.to_string(),
     }
@@ -308,11 +315,6 @@ impl fmt::Display for LaunchError {
             LaunchError::TooFewDescriptors { limit, needed } => write!(
                 f,
                 "at most {limit} open files are allowed, and {needed} are needed: ulimit -n {needed}, or LimitNOFILE={needed} in the systemd unit"
-            ),
-            LaunchError::TooLittleLockedMemory { limit_bytes } => write!(
-                f,
-                "only {} KiB of locked memory are allowed, and 512 are needed: ulimit -l 8192, or LimitMEMLOCK=8M in the systemd unit",
-                limit_bytes >> 10
             ),
             LaunchError::NoIoUring { reason, mend } => {
                 write!(f, "io_uring cannot be used ({reason}): {mend}")

@@ -1,37 +1,41 @@
-//! The real machine: io_uring, direct I/O, one executor per core. The only folder that names the runtime.
+//! The real machine: io_uring, direct I/O, one executor per core. The only folder that names them.
 //!
 //! [`volume`] takes the data directory, [`launch`] starts the cores and gives each its [`Machine`],
-//! [`disk`] and [`mesh`] are what a machine is made of, [`socket`] is what the server has besides.
+//! [`disk`] and [`mesh`] are what a machine is made of, [`socket`] is what the server has besides. Below
+//! them lie [`ring`], the kernel's side, and [`tasks`], the loop of a core.
 //!
-//! What leaves this folder is `std`'s or our own: no type of the runtime's does, but for the buffers
-//! that [`Io`] hides behind `AsRef<[u8]>`.
+//! What leaves this folder is `std`'s or our own.
 
+mod buffer;
 mod disk;
 mod launch;
 mod mesh;
+mod ring;
 #[cfg(test)]
 mod scratch;
 mod socket;
+mod tasks;
 mod timers;
 mod volume;
 
+pub use buffer::Buffer;
 pub use disk::ReadBuf;
 pub use launch::{CoreChoice, Cores, LaunchError, check_limits, launch};
 pub use socket::{Acceptor, Listener, ShutdownHandle, Stream};
 pub use volume::{CAPACITY_BYTES_MIN, Volume, VolumeError, VolumeId};
 
 use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape};
-use ::glommio::io::DmaBuffer;
-use ::glommio::io::PollableFd;
+use buffer::Pool;
 use disk::{Disk, Made};
 use mesh::Mesh;
+use ring::Ring;
 use socket::OpenConnections;
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use tasks::Tasks;
 use timers::Timers;
 
 /// One core's handle on the real machine.
@@ -43,8 +47,9 @@ struct Parts<M: Send + 'static> {
     disk: Rc<Disk>,
     mesh: Mesh<M>,
     timers: Rc<Timers>,
-    /// Always readable: waiting for it is a turn of the core's loop.
-    turn: PollableFd<OwnedFd>,
+    ring: Rc<Ring>,
+    pool: Rc<Pool>,
+    tasks: Tasks,
     connections: OpenConnections,
 }
 
@@ -66,9 +71,10 @@ impl<M: Send + 'static> Machine<M> {
     }
 
     /// The next connection that an [`Acceptor`] gave to this core. One task per core calls this.
-    pub async fn next_connection(&self) -> io::Result<Stream> {
+    pub async fn next_connection(&self) -> Stream {
         let socket = self.0.mesh.next_socket().await;
-        Stream::new(socket, Some(self.0.connections.counted(self.core())))
+        let counted = self.0.connections.counted(self.core());
+        Stream::new(socket, Rc::clone(&self.0.ring), counted)
     }
 }
 
@@ -80,7 +86,7 @@ impl<M: Send + 'static> Clone for Machine<M> {
 
 impl<M: Send + 'static> Io for Machine<M> {
     type Message = M;
-    type WriteBuf = DmaBuffer;
+    type WriteBuf = Buffer;
     type ReadBuf = ReadBuf;
 
     fn core(&self) -> CoreId {
@@ -92,12 +98,11 @@ impl<M: Send + 'static> Io for Machine<M> {
     }
 
     fn spawn(&self, task: impl Future<Output = ()> + 'static) {
-        ::glommio::spawn_local(task).detach();
+        self.0.tasks.spawn(task);
     }
 
     async fn yield_now(&self) {
-        // Through the ring, so that completions are seen too. It fails only when the core has ended.
-        let _ = self.0.turn.readable().await;
+        self.0.ring.yield_now().await;
     }
 
     async fn sleep(&self, duration: Duration) {
@@ -136,12 +141,12 @@ impl<M: Send + 'static> Io for Machine<M> {
         self.0.volume.boot_epoch()
     }
 
-    fn buffer(&self, length_bytes: usize) -> DmaBuffer {
+    fn buffer(&self, length_bytes: usize) -> Buffer {
         assert!(
             length_bytes.is_multiple_of(DISK_ALIGN_BYTES),
             "buffer of {length_bytes} bytes"
         );
-        ::glommio::allocate_dma_buffer(length_bytes)
+        self.0.pool.buffer(length_bytes)
     }
 
     async fn segments(&self) -> io::Result<Vec<SegmentId>> {
@@ -161,7 +166,7 @@ impl<M: Send + 'static> Io for Machine<M> {
         self.0.disk.leave(id).await;
     }
 
-    async fn write(&self, id: SegmentId, offset: u32, buf: DmaBuffer) -> io::Result<()> {
+    async fn write(&self, id: SegmentId, offset: u32, buf: Buffer) -> io::Result<()> {
         self.0.disk.write(id, offset, buf).await
     }
 
@@ -182,7 +187,7 @@ mod tests {
 
     const BLOCK: usize = 4096;
 
-    fn filled(machine: &Machine<()>, length_bytes: usize, byte: u8) -> DmaBuffer {
+    fn filled(machine: &Machine<()>, length_bytes: usize, byte: u8) -> Buffer {
         let mut buffer = machine.buffer(length_bytes);
         buffer.as_mut().fill(byte);
         buffer

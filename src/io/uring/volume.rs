@@ -519,7 +519,7 @@ impl std::error::Error for VolumeError {}
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::glommio::scratch::Scratch;
+    use crate::io::uring::scratch::Scratch;
 
     const MIB: u64 = 1 << 20;
 

@@ -1,28 +1,28 @@
 //! A core's timers: all of them on one timerfd, which is set to the earliest.
 //!
-//! The runtime has timers of its own. They arm and cancel a ring timeout whenever the core goes to sleep,
-//! and they complete on the ring whose completions make version 0.12 forget runnable tasks (see
-//! [`super::launch`]). A timerfd is a descriptor like any other: it costs nothing until it fires.
+//! A time-out given to the kernel with each wait would be set and cancelled at every turn of the core's loop.
+//! A timerfd costs nothing until it fires.
 //!
 //! Invariants: the timerfd is never set later than the earliest deadline. A sleep that was dropped is
 //! forgotten, so there are never more entries than sleeping tasks.
 
-use ::glommio::io::PollableFd;
+use super::buffer::Pool;
+use super::ring::Ring;
 use rustix::time::{
     Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::future::Future;
 use std::io;
-use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
 pub(super) struct Timers {
-    timerfd: PollableFd<OwnedFd>,
+    timerfd: Rc<File>,
     /// When the timerfd fires; `None` if it is not set.
     fires_at: Cell<Option<Instant>>,
     /// By deadline; the number tells sleeps of the same deadline apart.
@@ -31,17 +31,20 @@ pub(super) struct Timers {
 }
 
 impl Timers {
-    /// The timers of the core that calls this.
-    pub(super) fn start() -> io::Result<Rc<Timers>> {
-        let flags = TimerfdFlags::CLOEXEC | TimerfdFlags::NONBLOCK;
+    /// The timers of a core, and the task that keeps them.
+    pub(super) fn new(
+        ring: &Rc<Ring>,
+        pool: &Rc<Pool>,
+    ) -> io::Result<(Rc<Timers>, impl Future<Output = ()> + use<>)> {
+        let timerfd = timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::CLOEXEC)?;
         let timers = Rc::new(Timers {
-            timerfd: PollableFd::new(timerfd_create(TimerfdClockId::Monotonic, flags)?)?,
+            timerfd: Rc::new(timerfd.into()),
             fires_at: Cell::new(None),
             sleeping: RefCell::default(),
             next_number: Cell::new(0),
         });
-        ::glommio::spawn_local(Rc::clone(&timers).run()).detach();
-        Ok(timers)
+        let keeping = Rc::clone(&timers).keep(Rc::clone(ring), Rc::clone(pool));
+        Ok((timers, keeping))
     }
 
     /// Completes after at least `duration`. Dropping it forgets it.
@@ -54,10 +57,12 @@ impl Timers {
         }
     }
 
-    async fn run(self: Rc<Self>) {
-        while self.timerfd.readable().await.is_ok() {
-            // It only counts how often the timer fired.
-            let _ = rustix::io::read(self.timerfd.get_ref(), &mut [0; 8]);
+    async fn keep(self: Rc<Self>, ring: Rc<Ring>, pool: Rc<Pool>) {
+        let mut count = pool.buffer(size_of::<u64>());
+        loop {
+            let fired;
+            (fired, count) = ring.read_count(Rc::clone(&self.timerfd), count).await;
+            fired.expect("a timerfd can be read");
             self.fires_at.set(None);
             self.wake_due(Instant::now());
             let earliest = self
@@ -103,7 +108,7 @@ impl Timers {
             },
             it_value: wait,
         };
-        timerfd_settime(self.timerfd.get_ref(), TimerfdTimerFlags::empty(), &once)
+        timerfd_settime(&self.timerfd, TimerfdTimerFlags::empty(), &once)
             .expect("a timerfd takes every time that is not negative");
         self.fires_at.set(Some(deadline));
     }
@@ -140,12 +145,17 @@ impl Drop for Sleep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ::glommio::LocalExecutor;
+    use crate::io::uring::tasks::run;
     use futures_util::future::{Either, join_all, select};
     use std::pin::pin;
 
-    fn on_a_core<B: Future<Output = ()>>(body: impl FnOnce(Rc<Timers>) -> B) {
-        LocalExecutor::default().run(async { body(Timers::start().unwrap()).await });
+    fn on_a_core<B: Future<Output = ()> + 'static>(body: impl FnOnce(Rc<Timers>) -> B) {
+        run(|ring, executor| {
+            let (timers, keeping) = Timers::new(ring, &Rc::default()).unwrap();
+            executor.spawn(keeping);
+            Ok(body(timers))
+        })
+        .unwrap();
     }
 
     #[test]

@@ -12,9 +12,9 @@
 //! counters are the only memory that cores share; they steer, and nothing depends on their being exact.
 
 use super::Machine;
+use super::ring::Ring;
 use super::timers::Timers;
 use crate::io::CoreId;
-use ::glommio::io::PollableFd;
 use futures_util::future::{Either, select};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::cell::RefCell;
@@ -34,7 +34,8 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// A listening socket, on the core where it was made.
 pub struct Listener {
-    socket: PollableFd<TcpListener>,
+    socket: TcpListener,
+    ring: Rc<Ring>,
     /// Given up for a moment when descriptors run out, so that whoever waits to be accepted is told.
     reserve: RefCell<Option<File>>,
     timers: Rc<Timers>,
@@ -61,7 +62,8 @@ impl Listener {
     pub fn new<M: Send + 'static>(machine: &Machine<M>, socket: TcpListener) -> io::Result<Listener> {
         let timers = Rc::clone(&machine.0.timers);
         Ok(Listener {
-            socket: PollableFd::new(socket)?,
+            socket,
+            ring: Rc::clone(&machine.0.ring),
             reserve: RefCell::new(open_reserve().ok()),
             timers,
         })
@@ -69,7 +71,7 @@ impl Listener {
 
     /// The address that it listens on.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.get_ref().local_addr()
+        self.socket.local_addr()
     }
 
     /// The next connection. Errors that concern one connection, or pass, are dealt with here; what is
@@ -85,13 +87,13 @@ impl Listener {
 
     fn try_accept(&self) -> io::Result<TcpStream> {
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = rustix::net::accept_with(self.socket.get_ref(), flags)?;
+        let socket = rustix::net::accept_with(&self.socket, flags)?;
         Ok(TcpStream::from(socket))
     }
 
     async fn recover(&self, error: io::Error) -> io::Result<()> {
         match error.raw_os_error() {
-            Some(libc::EAGAIN) => Ok(self.socket.readable().await?),
+            Some(libc::EAGAIN) => self.ring.readable(&self.socket).await,
             Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
                 self.turn_one_away();
                 self.timers.sleep(ACCEPT_RETRY_DELAY).await;
@@ -159,27 +161,21 @@ impl<M: Send + 'static> Acceptor<M> {
 
 /// A connection. It is closed when this is dropped.
 pub struct Stream {
-    socket: PollableFd<Rc<TcpStream>>,
+    socket: Rc<TcpStream>,
+    ring: Rc<Ring>,
     /// The last read took all that there was, so the next would most likely find nothing.
     drained: bool,
-    _counted: Option<Counted>,
+    _counted: Counted,
 }
 
 impl Stream {
-    pub(super) fn new(socket: TcpStream, counted: Option<Counted>) -> io::Result<Stream> {
-        Ok(Stream {
-            socket: PollableFd::new(Rc::new(socket))?,
+    pub(super) fn new(socket: TcpStream, ring: Rc<Ring>, counted: Counted) -> Stream {
+        Stream {
+            socket: Rc::new(socket),
+            ring,
             drained: false,
             _counted: counted,
-        })
-    }
-
-    /// Connects to `address`; for tests and tools, since connecting blocks.
-    pub fn connect_blocking(address: SocketAddr) -> io::Result<Stream> {
-        let socket = TcpStream::connect(address)?;
-        socket.set_nonblocking(true)?;
-        socket.set_nodelay(true)?;
-        Stream::new(socket, None)
+        }
     }
 
     /// Reads what has come, up to the length of `dst`, waiting for the first byte. 0 is the end of the stream.
@@ -188,7 +184,7 @@ impl Stream {
     pub async fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
         if self.drained {
             self.drained = false;
-            self.socket.readable().await?;
+            self.ring.readable(&self.socket).await?;
         }
         loop {
             match self.tcp().read(dst) {
@@ -196,7 +192,9 @@ impl Stream {
                     self.drained = length < dst.len();
                     return Ok(length);
                 }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => self.socket.readable().await?,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ring.readable(&self.socket).await?
+                }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
@@ -207,7 +205,7 @@ impl Stream {
     /// into, so that a connection which waits for its next request holds none.
     pub async fn readable(&mut self) -> io::Result<()> {
         self.drained = false;
-        Ok(self.socket.readable().await?)
+        self.ring.readable(&self.socket).await
     }
 
     /// Writes some of `slices`, which hold at least a byte; gives how many bytes, at least one.
@@ -257,11 +255,11 @@ impl Stream {
 
     /// What ends this connection from another task, a pending read or write included.
     pub fn shutdown_handle(&self) -> ShutdownHandle {
-        ShutdownHandle(Rc::downgrade(self.socket.get_ref()))
+        ShutdownHandle(Rc::downgrade(&self.socket))
     }
 
     fn tcp(&self) -> &TcpStream {
-        self.socket.get_ref()
+        &self.socket
     }
 
     /// The bytes that a write call took: 0 after waiting, if it would have blocked.
@@ -270,7 +268,7 @@ impl Stream {
             Ok(0) => Err(io::ErrorKind::WriteZero.into()),
             Ok(written) => Ok(written),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                self.socket.writable().await?;
+                self.ring.writable(&self.socket).await?;
                 Ok(0)
             }
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
@@ -357,8 +355,8 @@ impl Drop for Counted {
 mod tests {
     use super::*;
     use crate::io::Io;
-    use crate::io::glommio::scratch::{Scratch, run};
-    use crate::io::glommio::{CAPACITY_BYTES_MIN, CoreChoice, Volume};
+    use crate::io::uring::scratch::{Scratch, run};
+    use crate::io::uring::{CAPACITY_BYTES_MIN, CoreChoice, Volume};
     use std::sync::Barrier;
     use std::thread;
 
@@ -382,7 +380,7 @@ mod tests {
             async move {
                 let acceptor = Acceptor::new(machine.clone(), Listener::new(&machine, socket).unwrap(), 10);
                 let stream = async {
-                    let stream = machine.next_connection().await.unwrap();
+                    let stream = machine.next_connection().await;
                     machine.shut_down();
                     stream
                 };
@@ -548,7 +546,7 @@ mod tests {
                 }
                 let mut streams = Vec::new();
                 for _ in 0..PER_CORE {
-                    streams.push(machine.next_connection().await.unwrap());
+                    streams.push(machine.next_connection().await);
                 }
                 for stream in &mut streams {
                     assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 1);

@@ -14,17 +14,20 @@
 //!
 //! It must not sync for the zeroes' sake: a failed flush must reach whoever waits for the segment's own writes.
 
+use super::buffer::{Buffer, Pool};
+use super::ring::Ring;
+use super::tasks::Tasks;
 use super::timers::Timers;
 use super::volume::{segment_file_name, segment_of_file_name};
 use crate::io::{DISK_ALIGN_BYTES, SegmentId};
 use crate::limits::IO_BYTES_MAX;
-use ::glommio::GlommioError;
-use ::glommio::io::{DmaBuffer, DmaFile, OpenOptions, ReadResult};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
+use std::ffi::CString;
 use std::fs::{self, File};
 use std::future::poll_fn;
 use std::io;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::task::{Poll, Waker};
@@ -42,13 +45,13 @@ const ZEROES_PAY_BELOW_BYTES: u64 = 128 << 10;
 /// How long zeroing waits before it looks again whether it pays.
 const ZERO_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// Memory that a read filled, in the core's registered arena if there was room. Clones share it.
+/// Memory that a read filled. Clones share it.
 #[derive(Clone, Debug)]
-pub struct ReadBuf(ReadResult);
+pub struct ReadBuf(Rc<Buffer>);
 
 impl AsRef<[u8]> for ReadBuf {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        (*self.0).as_ref()
     }
 }
 
@@ -59,18 +62,26 @@ pub(super) struct Disk {
     files: RefCell<OpenFiles>,
     zeroing: RefCell<HashMap<SegmentId, Rc<Zeroing>>>,
     traffic: Traffic,
-    timers: Rc<Timers>,
+    machine: Handles,
+}
+
+/// What a disk needs of its core.
+pub(super) struct Handles {
+    pub ring: Rc<Ring>,
+    pub pool: Rc<Pool>,
+    pub tasks: Tasks,
+    pub timers: Rc<Timers>,
 }
 
 impl Disk {
-    pub(super) fn new(dir: PathBuf, segment_size_bytes: u32, timers: Rc<Timers>) -> Rc<Disk> {
+    pub(super) fn new(dir: PathBuf, segment_size_bytes: u32, machine: Handles) -> Rc<Disk> {
         Rc::new(Disk {
             dir,
             segment_size_bytes,
             files: RefCell::default(),
             zeroing: RefCell::default(),
             traffic: Traffic::default(),
-            timers,
+            machine,
         })
     }
 
@@ -86,14 +97,18 @@ impl Disk {
         move || make_segment(&dir, id, size_bytes)
     }
 
-    pub(super) async fn write(&self, id: SegmentId, offset: u32, buf: DmaBuffer) -> io::Result<()> {
+    pub(super) async fn write(&self, id: SegmentId, offset: u32, buf: Buffer) -> io::Result<()> {
         let length = buf.len();
         self.assert_within(offset, length);
         let file = self.file(id).await?;
         self.leave_zeroes_behind(id, u64::from(offset) + length as u64)
             .await;
         self.traffic.count(length);
-        let written = file.write_at(buf, u64::from(offset)).await.map_err(os_error)?;
+        let written = self
+            .machine
+            .ring
+            .write(file, u64::from(offset), Rc::new(buf))
+            .await?;
         if written != length {
             return Err(short("write", id, written, length));
         }
@@ -104,19 +119,18 @@ impl Disk {
         let length = length as usize;
         self.assert_within(offset, length);
         let file = self.file(id).await?;
-        let read = file
-            .read_at_aligned(u64::from(offset), length)
-            .await
-            .map_err(os_error)?;
-        if read.len() != length {
-            return Err(short("read", id, read.len(), length));
+        let buffer = self.machine.pool.buffer(length);
+        let (read, buffer) = self.machine.ring.read(file, u64::from(offset), buffer).await;
+        let read = read?;
+        if read != length {
+            return Err(short("read", id, read, length));
         }
-        Ok(ReadBuf(read))
+        Ok(ReadBuf(Rc::new(buffer)))
     }
 
     pub(super) async fn sync(&self, id: SegmentId) -> io::Result<()> {
         let file = self.file(id).await?;
-        file.fdatasync().await.map_err(os_error)
+        self.machine.ring.sync_data(file).await
     }
 
     /// Offsets and lengths are made by the engine, from checked values: a wrong one is a bug.
@@ -140,23 +154,16 @@ impl Disk {
         );
     }
 
-    async fn file(&self, id: SegmentId) -> io::Result<Rc<DmaFile>> {
+    async fn file(&self, id: SegmentId) -> io::Result<Rc<File>> {
         if let Some(file) = self.files.borrow_mut().get(id) {
             return Ok(file);
         }
         let path = self.dir.join(segment_file_name(id));
-        let opened = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .dma_open(&path)
-            .await
-            .map_err(os_error)?;
-        let (file, surplus) = self.files.borrow_mut().insert(id, Rc::new(opened));
-        if let Some(surplus) = surplus.and_then(|file| Rc::try_unwrap(file).ok()) {
-            // What was written through it is synced, or reported, through whichever descriptor sync uses.
-            ::glommio::spawn_local(surplus.close()).detach();
-        }
-        Ok(file)
+        let path = CString::new(path.into_os_string().into_vec())?;
+        let opened = self.machine.ring.open_direct(path).await?;
+        // One that is closed for it: what was written through it is synced, or reported, through whichever
+        // descriptor sync uses.
+        Ok(self.files.borrow_mut().insert(id, Rc::new(opened)))
     }
 }
 
@@ -190,37 +197,36 @@ impl Disk {
     pub(super) async fn zero_ahead(self: &Rc<Self>, id: SegmentId) -> io::Result<()> {
         let file = self.file(id).await?;
         let zeroing = Rc::new(Zeroing::default());
-        let zeroes = Rc::new(zero_buffer());
+        let zeroes = Rc::new(self.zeroes());
         let first_bytes = ZERO_FIRST_BYTES.min(u64::from(self.segment_size_bytes));
         while zeroing.zeroed_bytes.get() < first_bytes {
-            zero_next(&file, &zeroing, &zeroes).await?;
+            self.zero_next(&file, &zeroing, &zeroes).await?;
         }
         if first_bytes < u64::from(self.segment_size_bytes) {
             self.zeroing.borrow_mut().insert(id, Rc::clone(&zeroing));
             let disk = Rc::clone(self);
-            ::glommio::spawn_local(async move {
+            self.machine.tasks.spawn(async move {
                 disk.zero_rest(&file, &zeroing, &zeroes).await;
                 disk.zeroing.borrow_mut().remove(&id);
-            })
-            .detach();
+            });
         }
         Ok(())
     }
 
-    async fn zero_rest(&self, file: &DmaFile, zeroing: &Zeroing, zeroes: &Rc<DmaBuffer>) {
+    async fn zero_rest(&self, file: &Rc<File>, zeroing: &Zeroing, zeroes: &Rc<Buffer>) {
         while zeroing.zeroed_bytes.get() < u64::from(self.segment_size_bytes) {
             if self.traffic.average_since_last_asked() >= ZEROES_PAY_BELOW_BYTES {
-                self.timers.sleep(ZERO_RETRY_DELAY).await;
+                self.machine.timers.sleep(ZERO_RETRY_DELAY).await;
             }
             if zeroing.stopped.get() {
                 return;
             }
             let started = Instant::now();
             // Whoever writes to a place that refused zeroes is told by that write.
-            if zero_next(file, zeroing, zeroes).await.is_err() {
+            if self.zero_next(file, zeroing, zeroes).await.is_err() {
                 return;
             }
-            self.timers.sleep(started.elapsed()).await;
+            self.machine.timers.sleep(started.elapsed()).await;
         }
     }
 
@@ -239,28 +245,31 @@ impl Disk {
             zeroing.settled().await;
         }
     }
-}
 
-async fn zero_next(file: &DmaFile, zeroing: &Zeroing, zeroes: &Rc<DmaBuffer>) -> io::Result<()> {
-    let at = zeroing.zeroed_bytes.get();
-    zeroing.in_flight.set(true);
-    let written = file.write_rc_at(Rc::clone(zeroes), at).await;
-    zeroing.in_flight.set(false);
-    for waker in zeroing.waiting.take() {
-        waker.wake();
+    async fn zero_next(&self, file: &Rc<File>, zeroing: &Zeroing, zeroes: &Rc<Buffer>) -> io::Result<()> {
+        let at = zeroing.zeroed_bytes.get();
+        zeroing.in_flight.set(true);
+        let written = self
+            .machine
+            .ring
+            .write(Rc::clone(file), at, Rc::clone(zeroes))
+            .await;
+        zeroing.in_flight.set(false);
+        for waker in zeroing.waiting.take() {
+            waker.wake();
+        }
+        if written? != ZERO_BYTES {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        zeroing.zeroed_bytes.set(at + ZERO_BYTES as u64);
+        Ok(())
     }
-    let written = written.map_err(os_error)?;
-    if written != ZERO_BYTES {
-        return Err(io::ErrorKind::WriteZero.into());
-    }
-    zeroing.zeroed_bytes.set(at + ZERO_BYTES as u64);
-    Ok(())
-}
 
-fn zero_buffer() -> DmaBuffer {
-    let mut buffer = ::glommio::allocate_dma_buffer(ZERO_BYTES);
-    buffer.as_bytes_mut().fill(0);
-    buffer
+    fn zeroes(&self) -> Buffer {
+        let mut buffer = self.machine.pool.buffer(ZERO_BYTES);
+        buffer.as_mut().fill(0);
+        buffer
+    }
 }
 
 /// What this core wrote since it was last asked.
@@ -285,36 +294,34 @@ impl Traffic {
 /// At most [`OPEN_SEGMENTS_MAX`] files; the one unused for longest gives way.
 #[derive(Default)]
 struct OpenFiles {
-    by_id: HashMap<SegmentId, (Rc<DmaFile>, u64)>,
+    by_id: HashMap<SegmentId, (Rc<File>, u64)>,
     uses: u64,
 }
 
 impl OpenFiles {
-    fn get(&mut self, id: SegmentId) -> Option<Rc<DmaFile>> {
+    fn get(&mut self, id: SegmentId) -> Option<Rc<File>> {
         self.uses += 1;
         let (file, used) = self.by_id.get_mut(&id)?;
         *used = self.uses;
         Some(Rc::clone(file))
     }
 
-    /// The file to use for `id`, which is another than `file` if two tasks opened it at once, and a
-    /// file to close.
-    fn insert(&mut self, id: SegmentId, file: Rc<DmaFile>) -> (Rc<DmaFile>, Option<Rc<DmaFile>>) {
+    /// The file to use for `id`, which is another than `file` if two tasks opened it at once.
+    fn insert(&mut self, id: SegmentId, file: Rc<File>) -> Rc<File> {
         if let Some(before) = self.get(id) {
-            return (before, Some(file));
+            return before;
         }
-        let surplus = if self.by_id.len() >= OPEN_SEGMENTS_MAX {
-            self.remove_oldest()
-        } else {
-            None
-        };
+        if self.by_id.len() >= OPEN_SEGMENTS_MAX {
+            self.remove_oldest();
+        }
         self.by_id.insert(id, (Rc::clone(&file), self.uses));
-        (file, surplus)
+        file
     }
 
-    fn remove_oldest(&mut self) -> Option<Rc<DmaFile>> {
-        let (&oldest, _) = self.by_id.iter().min_by_key(|(_, (_, used))| *used)?;
-        self.by_id.remove(&oldest).map(|(file, _)| file)
+    fn remove_oldest(&mut self) {
+        if let Some((&oldest, _)) = self.by_id.iter().min_by_key(|(_, (_, used))| *used) {
+            self.by_id.remove(&oldest);
+        }
     }
 }
 
@@ -359,14 +366,6 @@ fn list_segments(dir: &Path) -> io::Result<Vec<SegmentId>> {
         segments.extend(entry?.file_name().to_str().and_then(segment_of_file_name));
     }
     Ok(segments)
-}
-
-/// The operating system's error, its code kept.
-pub(super) fn os_error<T>(error: GlommioError<T>) -> io::Error {
-    match error {
-        GlommioError::EnhancedIoError { source, .. } => source,
-        other => other.into(),
-    }
 }
 
 fn short(doing: &str, id: SegmentId, done: usize, wanted: usize) -> io::Error {

@@ -3,12 +3,8 @@
 //! Sending is a push onto an unbounded queue (the caller bounds what is outstanding) and never waits.
 //! The first message after the receiver found its inbox empty also rings its bell, an eventfd; those
 //! that follow do not, so a burst costs one wake-up. A core that has nothing to receive sleeps in the
-//! kernel. With one core nothing is ever sent. On two cores shared with other work, a message of 128 bytes
-//! cost 54 µs of CPU when both cores slept in between, 8 µs with 8 outstanding, 1.3 µs with 64: what costs
-//! is falling asleep and waking up.
-//!
-//! The runtime's own channels are not used: their wake-ups make version 0.12 forget runnable tasks
-//! (see [`super::launch`]), and their receiver wakes a sleeping sender for every message that it takes.
+//! kernel. With one core nothing is ever sent. What a message costs is falling asleep and waking up: figures
+//! in ARCHITECTURE.md.
 //!
 //! Besides the engine's messages an inbox gets what the machine itself sends: sockets accepted
 //! elsewhere, results of blocking calls, and the word to shut down.
@@ -17,16 +13,17 @@
 //! starts. A message to a core that has ended is dropped. If an inbox is not empty, its bell has rung
 //! or its core is emptying it.
 
+use super::buffer::{Buffer, Pool};
+use super::ring::Ring;
 use crate::io::CoreId;
-use ::glommio::io::PollableFd;
 use futures_channel::oneshot;
 use rustix::event::{EventfdFlags, eventfd};
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::io;
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -55,7 +52,7 @@ struct Door<M> {
 }
 
 struct Bell {
-    eventfd: OwnedFd,
+    eventfd: File,
     /// It was rung and not yet heard. While it is, nobody need ring it.
     rung: AtomicBool,
 }
@@ -97,15 +94,24 @@ pub(super) fn join<M>(cores: usize) -> io::Result<Vec<Ends<M>>> {
 }
 
 impl<M: Send + 'static> Ends<M> {
-    /// Takes the place of the core that calls this.
-    pub(super) fn connect(self) -> io::Result<Mesh<M>> {
+    /// Takes the place of the core that calls this; gives the task that empties its inbox.
+    pub(super) fn connect(
+        self,
+        ring: &Rc<Ring>,
+        pool: &Rc<Pool>,
+    ) -> io::Result<(Mesh<M>, impl Future<Output = ()> + use<M>)> {
         let Ends { core, doors, queue } = self;
         let inbox = Rc::new(Inbox::default());
         let bell = Arc::clone(&doors[usize::from(core.0)].bell);
-        // Polled through a duplicate: senders on other threads keep the original open.
-        let eventfd = PollableFd::new(bell.eventfd.try_clone()?)?;
-        ::glommio::spawn_local(empty(queue, bell, eventfd, Rc::clone(&inbox))).detach();
-        Ok(Mesh { core, doors, inbox })
+        let hearing = Hearing {
+            ring: Rc::clone(ring),
+            // Read through a duplicate: senders on other threads keep the original open.
+            eventfd: Rc::new(bell.eventfd.try_clone()?),
+            count: Some(pool.buffer(size_of::<u64>())),
+            bell,
+        };
+        let emptying = empty(queue, hearing, Rc::clone(&inbox));
+        Ok((Mesh { core, doors, inbox }, emptying))
     }
 }
 
@@ -296,29 +302,39 @@ fn arrival<T>(
 }
 
 /// Moves what arrives in `queue` into `inbox`, for as long as the core runs.
-async fn empty<M>(
-    queue: mpsc::Receiver<Parcel<M>>,
-    bell: Arc<Bell>,
-    eventfd: PollableFd<OwnedFd>,
-    inbox: Rc<Inbox<M>>,
-) {
+async fn empty<M>(queue: mpsc::Receiver<Parcel<M>>, mut hearing: Hearing, inbox: Rc<Inbox<M>>) {
     loop {
         for parcel in queue.try_iter().take(BATCH_MESSAGES_MAX) {
             inbox.put(parcel);
         }
         // Whoever pushes from here on rings. What was pushed before is seen by the look that follows.
-        bell.rung.swap(false, Ordering::SeqCst);
+        hearing.bell.rung.swap(false, Ordering::SeqCst);
         if let Ok(parcel) = queue.try_recv() {
-            bell.rung.store(true, Ordering::SeqCst);
+            hearing.bell.rung.store(true, Ordering::SeqCst);
             inbox.put(parcel);
-            ::glommio::executor().yield_now().await;
+            hearing.ring.yield_now().await;
             continue;
         }
-        if eventfd.readable().await.is_err() {
-            return;
-        }
-        // Sets the count back to zero. It is zero already if the ring was for what the last look saw.
-        let _ = rustix::io::read(eventfd.get_ref(), &mut [0; 8]);
+        hearing.next().await;
+    }
+}
+
+/// A core's ear for its own bell.
+struct Hearing {
+    ring: Rc<Ring>,
+    eventfd: Rc<File>,
+    bell: Arc<Bell>,
+    /// Where the kernel puts the count of rings; `None` while it does.
+    count: Option<Buffer>,
+}
+
+impl Hearing {
+    /// Completes when the bell rings, or has rung for what the last look has already seen.
+    async fn next(&mut self) {
+        let count = self.count.take().expect("heard by one task");
+        let (heard, count) = self.ring.read_count(Rc::clone(&self.eventfd), count).await;
+        heard.expect("an eventfd can be read");
+        self.count = Some(count);
     }
 }
 
@@ -341,16 +357,17 @@ impl<M> Clone for Door<M> {
 
 impl Bell {
     fn new() -> io::Result<Bell> {
-        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        // It may block: a ring that does not block is not waited for by an operation, but refused.
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC)?;
         Ok(Bell {
-            eventfd,
+            eventfd: eventfd.into(),
             rung: AtomicBool::new(false),
         })
     }
 
     fn ring(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
-            // Fails only if the count, which is read back after each ring, would pass 2^64.
+            // It would wait only if the count, which is read back after each ring, passed 2^64.
             let _ = rustix::io::write(&self.eventfd, &1u64.to_ne_bytes());
         }
     }
@@ -360,8 +377,8 @@ impl Bell {
 mod tests {
     use super::*;
     use crate::io::Io;
-    use crate::io::glommio::scratch::{Scratch, run};
-    use crate::io::glommio::{CAPACITY_BYTES_MIN, CoreChoice, Machine, Volume};
+    use crate::io::uring::scratch::{Scratch, run};
+    use crate::io::uring::{CAPACITY_BYTES_MIN, CoreChoice, Machine, Volume};
 
     fn two_cores<F, B>(body: F)
     where

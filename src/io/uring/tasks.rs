@@ -1,0 +1,107 @@
+//! The loop of a core: its tasks run until none can, then the kernel is asked, and waits if need be.
+//!
+//! Invariant: the ring has its turn after at most `TASKS_PER_TURN` tasks, however many are ready. A core
+//! without work sleeps in the kernel.
+
+use super::ring::Ring;
+use async_executor::LocalExecutor;
+use futures_util::FutureExt;
+use std::future::Future;
+use std::io;
+use std::rc::{Rc, Weak};
+
+/// Tasks that run before the core looks at what has completed.
+const TASKS_PER_TURN: usize = 128;
+
+/// Spawns onto a core; of no effect once the core has ended.
+#[derive(Clone)]
+pub(super) struct Tasks(Weak<LocalExecutor<'static>>);
+
+impl Tasks {
+    /// Runs `task` to its end, or to that of the core.
+    pub(super) fn spawn(&self, task: impl Future<Output = ()> + 'static) {
+        if let Some(executor) = self.0.upgrade() {
+            executor.spawn(task).detach();
+        }
+    }
+}
+
+/// Makes this thread a core until what `begin` gives has completed. All other tasks end with it.
+///
+/// # Errors
+/// io_uring cannot be used, or what `begin` says.
+pub(super) fn run<B>(begin: impl FnOnce(&Rc<Ring>, &Tasks) -> io::Result<B>) -> io::Result<()>
+where
+    B: Future<Output = ()> + 'static,
+{
+    let ring = Ring::new()?;
+    let executor = Rc::new(LocalExecutor::new());
+    let tasks = Tasks(Rc::downgrade(&executor));
+    let body = executor.spawn(begin(&ring, &tasks)?);
+    while !body.is_finished() {
+        let ran = (0..TASKS_PER_TURN).take_while(|_| executor.try_tick()).count();
+        if !body.is_finished() {
+            ring.turn(ran < TASKS_PER_TURN);
+        }
+    }
+    // In tests a panic goes on from here; else it has ended the process.
+    body.now_or_never();
+    // Its tasks go with it, and what they waited for is cancelled.
+    drop(executor);
+    ring.drain();
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    #[test]
+    fn the_ring_has_its_turn_among_tasks_that_never_wait() {
+        run(|ring, tasks| {
+            let (busy, turns) = (Rc::clone(ring), Rc::new(Cell::new(0)));
+            let counted = Rc::clone(&turns);
+            tasks.spawn(async move {
+                loop {
+                    busy.yield_now().await;
+                    counted.set(counted.get() + 1);
+                }
+            });
+            let (read, write) = std::os::unix::net::UnixStream::pair()?;
+            let ring = Rc::clone(ring);
+            Ok(async move {
+                while turns.get() < 3 {
+                    ring.yield_now().await;
+                }
+                drop(write);
+                ring.readable(&read).await.unwrap();
+            })
+        })
+        .unwrap();
+    }
+
+    #[test]
+    fn tasks_that_wait_end_with_the_core() {
+        let dropped = Rc::new(Cell::new(false));
+        struct Flag(Rc<Cell<bool>>);
+        impl Drop for Flag {
+            fn drop(&mut self) {
+                self.0.set(true);
+            }
+        }
+        let flag = Flag(Rc::clone(&dropped));
+        run(|ring, tasks| {
+            let (read, write) = std::os::unix::net::UnixStream::pair()?;
+            let waiting = Rc::clone(ring);
+            tasks.spawn(async move {
+                let _held = (flag, write);
+                let _ = waiting.readable(&read).await;
+            });
+            let ring = Rc::clone(ring);
+            Ok(async move { ring.yield_now().await })
+        })
+        .unwrap();
+        assert!(dropped.get());
+    }
+}
