@@ -95,6 +95,8 @@ pub const FIRST_RESERVATION_BYTES: u64 = 1 << 20;
 pub const RESERVATION_BYTES_MAX: u64 = 16 << 20;
 /// Disk operations that one body has in flight.
 pub const BODY_IO_DEPTH: usize = 3;
+/// Bytes of lookups, small bodies among them, that a core keeps.
+pub const CACHE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a segment's header.
 pub const SEGMENT_HEADER_BYTES: u32 = 4096;
 /// Bytes of the smallest segment.

@@ -31,6 +31,7 @@ use std::collections::VecDeque;
 use std::ops::Range;
 use std::pin::pin;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// Body bytes of a full buffer.
 const CHUNK_PAYLOAD_BYTES: u64 = (BLOCKS_PER_IO * BLOCK_PAYLOAD_BYTES) as u64;
@@ -462,27 +463,46 @@ impl BufferBudget {
 pub struct BodyReader<I: Machine> {
     core: Rc<Core<I>>,
     plan: VecDeque<Planned>,
-    reads: FuturesOrdered<LocalBoxFuture<'static, Result<Piece<I>, Refusal>>>,
+    /// Made for the first read: a body that is in memory needs none.
+    reads: Option<FuturesOrdered<Read<I>>>,
     _guard: ReadGuard,
 }
 
+/// A read of one piece in flight.
+type Read<I> = LocalBoxFuture<'static, Result<Piece<I>, Refusal>>;
+
 enum Planned {
+    Held { body: Arc<[u8]>, wanted: Range<u64> },
     Inline { extent: Extent, wanted: Range<u64> },
     Blocks { extent: Extent, blocks: BlockRange },
 }
 
 /// Bytes of a body that were read and verified.
 pub struct Piece<I: Machine> {
-    buffer: I::ReadBuf,
-    /// Body bytes within the buffer, in order.
+    bytes: Bytes<I>,
+    /// Body bytes within them, in order.
     slices: Vec<Range<usize>>,
+}
+
+enum Bytes<I: Machine> {
+    Read(I::ReadBuf),
+    Held(Arc<[u8]>),
+}
+
+impl<I: Machine> AsRef<[u8]> for Bytes<I> {
+    fn as_ref(&self) -> &[u8] {
+        match self {
+            Bytes::Read(buffer) => buffer.as_ref(),
+            Bytes::Held(body) => body,
+        }
+    }
 }
 
 impl<I: Machine> Piece<I> {
     pub fn slices(&self) -> impl Iterator<Item = &[u8]> {
         self.slices
             .iter()
-            .map(|range| &self.buffer.as_ref()[range.clone()])
+            .map(|range| &self.bytes.as_ref()[range.clone()])
     }
 
     /// Body bytes in the piece.
@@ -517,7 +537,17 @@ impl<I: Machine> BodyReader<I> {
         BodyReader {
             core,
             plan,
-            reads: FuturesOrdered::new(),
+            reads: None,
+            _guard: guard,
+        }
+    }
+
+    /// Gives bytes `range` of a body that is in memory.
+    pub fn held(core: Rc<Core<I>>, body: Arc<[u8]>, wanted: Range<u64>, guard: ReadGuard) -> BodyReader<I> {
+        BodyReader {
+            core,
+            plan: VecDeque::from([Planned::Held { body, wanted }]),
+            reads: None,
             _guard: guard,
         }
     }
@@ -528,33 +558,52 @@ impl<I: Machine> BodyReader<I> {
     /// `Damaged` when a checksum refused what the disk returned, `DiskFailed` when it returned nothing.
     pub async fn next(&mut self) -> Result<Option<Piece<I>>, Refusal> {
         // One read by itself, more only when a body has more: the first byte leaves early.
-        while self.reads.len() < BODY_IO_DEPTH
+        if self.reads.is_none()
+            && let Some(Planned::Held { body, wanted }) = self
+                .plan
+                .pop_front_if(|planned| matches!(planned, Planned::Held { .. }))
+        {
+            return Ok(Some(Piece {
+                bytes: Bytes::Held(body),
+                slices: Vec::from([wanted.start as usize..wanted.end as usize]),
+            }));
+        }
+        let reads = self.reads.get_or_insert_default();
+        while reads.len() < BODY_IO_DEPTH
             && let Some(planned) = self.plan.front_mut()
         {
             let core = self.core.clone();
             match planned {
+                Planned::Held { .. } => unreachable!("a body in memory is a plan of its own"),
                 Planned::Inline { extent, wanted } => {
                     let (extent, wanted) = (*extent, wanted.clone());
                     self.plan.pop_front();
-                    self.reads
-                        .push_back(Box::pin(async move { core.read_inline(extent, wanted).await }));
+                    reads.push_back(Box::pin(
+                        async move { core.read_inline_piece(extent, wanted).await },
+                    ));
                 }
                 Planned::Blocks { extent, blocks } => match blocks.split_front(BLOCKS_PER_IO as u32) {
                     Some(front) => {
                         let extent = *extent;
-                        self.reads
-                            .push_back(Box::pin(async move { core.read_blocks(extent, front).await }));
+                        reads.push_back(Box::pin(async move { core.read_blocks(extent, front).await }));
                     }
                     None => drop(self.plan.pop_front()),
                 },
             }
         }
-        self.reads.next().await.transpose()
+        reads.next().await.transpose()
     }
 }
 
 impl<I: Machine> Core<I> {
-    async fn read_inline(&self, extent: Extent, wanted: Range<u64>) -> Result<Piece<I>, Refusal> {
+    /// Reads and verifies a small body.
+    pub async fn read_inline(&self, extent: Extent) -> Result<Arc<[u8]>, Refusal> {
+        let whole = 0..u64::from(extent.length);
+        let piece = self.read_inline_piece(extent, whole).await?;
+        Ok(piece.slices().next().unwrap_or_default().into())
+    }
+
+    async fn read_inline_piece(&self, extent: Extent, wanted: Range<u64>) -> Result<Piece<I>, Refusal> {
         let align = DISK_ALIGN_BYTES as u32;
         let from = extent.offset - extent.offset % align;
         let to = (extent.offset + extent.length).next_multiple_of(align);
@@ -565,8 +614,10 @@ impl<I: Machine> Core<I> {
             return Err(self.damaged(&extent, "a small body"));
         }
         let wanted = start + wanted.start as usize..start + wanted.end as usize;
-        let slices = Vec::from([wanted]);
-        Ok(Piece { buffer, slices })
+        Ok(Piece {
+            bytes: Bytes::Read(buffer),
+            slices: Vec::from([wanted]),
+        })
     }
 
     async fn read_blocks(&self, extent: Extent, blocks: BlockRange) -> Result<Piece<I>, Refusal> {
@@ -591,7 +642,10 @@ impl<I: Machine> Core<I> {
             let start = (disk_offset - read_offset) as usize + BLOCK_HEADER_BYTES;
             slices.push(start + wanted.start..start + wanted.end);
         }
-        Ok(Piece { buffer, slices })
+        Ok(Piece {
+            bytes: Bytes::Read(buffer),
+            slices,
+        })
     }
 
     async fn read_extent(&self, extent: &Extent, from: u32, length: u32) -> Result<I::ReadBuf, Refusal> {

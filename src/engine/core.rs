@@ -6,6 +6,7 @@
 use crate::engine::Machine;
 use crate::engine::body::BufferBudget;
 use crate::engine::buckets::BucketTable;
+use crate::engine::cache::{LookupCache, Versions};
 use crate::engine::group_commit::CommitQueue;
 use crate::engine::message::{Message, Note, Outcome, Refusal, Reply, Request};
 use crate::engine::planted::{Fault, planted};
@@ -42,6 +43,10 @@ pub struct Core<I: Machine> {
     pub reads: Rc<Reads>,
     pub counters: Counters,
     pub buffers: BufferBudget,
+    pub cache: LookupCache,
+    pub versions: Versions,
+    /// Those of every core, once it has told them.
+    versions_of: RefCell<Vec<Option<Versions>>>,
     /// On the coordinator: which segments are free, and what lives in the others.
     pub space: RefCell<SpaceTable>,
     /// On the coordinator: one change of the set of buckets at a time.
@@ -53,6 +58,11 @@ pub struct Core<I: Machine> {
     next_change: Cell<u64>,
     next_tag: Cell<u64>,
     retired: RefCell<Option<OnRetired>>,
+}
+
+/// From the volume's name, which clients do not see.
+fn cache_seed(volume_id: &[u8; 16]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(volume_id)
 }
 
 /// What a core has counted since its start.
@@ -85,6 +95,9 @@ impl<I: Machine> Core<I> {
             reads: Rc::default(),
             counters: Counters::default(),
             buffers: BufferBudget::default(),
+            cache: LookupCache::new(cache_seed(&io.volume_id())),
+            versions: Versions::new(),
+            versions_of: RefCell::new(vec![None; io.cores()]),
             space: RefCell::new(SpaceTable::new(shape.segments_max, io.cores())),
             bucket_changes: Mutex::new(()),
             assembly: RefCell::default(),
@@ -196,6 +209,23 @@ impl<I: Machine> Core<I> {
         self.reply(to, Reply::Outcome(outcome));
     }
 
+    /// Tells every core where this one counts its changes.
+    pub fn share_versions(self: &Rc<Self>) {
+        for core in self.everyone() {
+            self.note(core, Note::Versions(self.versions.clone()));
+        }
+    }
+
+    fn set_versions(&self, of: CoreId, versions: Versions) {
+        self.versions_of.borrow_mut()[usize::from(of.0)] = Some(versions);
+    }
+
+    /// How often a key has changed, if its owner has told where it counts.
+    pub fn version_of(&self, owner: CoreId, index_key: &[u8]) -> Option<u64> {
+        let versions = self.versions_of.borrow();
+        Some(versions[usize::from(owner.0)].as_ref()?.of(index_key))
+    }
+
     /// Serves what other cores send, until the run ends.
     pub async fn receive(self: Rc<Self>) {
         loop {
@@ -217,7 +247,7 @@ impl<I: Machine> Core<I> {
     /// Answers a request now, or has a task or the next group commit answer it.
     fn serve(self: &Rc<Self>, request: Request, to: ReplyTo) {
         match request {
-            Request::Lookup { bucket, key } => self.reply(to, Reply::Value(self.value_of(bucket, &key))),
+            Request::Lookup { index_key, with_body } => self.answer_lookup(index_key, with_body, to),
             Request::Mutate(mutation) => self.mutate(mutation, to),
             Request::MutateMany(mutations) => {
                 self.in_task(to, async move |core| core.mutate_many(mutations).await)
@@ -284,12 +314,13 @@ impl<I: Machine> Core<I> {
             Note::Retired { segment } => self.segment_retired(segment, from),
             Note::Unmade { segment } => self.space.borrow_mut().unmade(segment, from),
             Note::Unusable { segment } => self.space.borrow_mut().unusable(segment),
+            Note::Versions(versions) => self.set_versions(from, versions),
             Note::SpaceFreed => self.space_freed(),
         }
     }
 
     /// Answers from a task, for requests that wait for something.
-    fn in_task<F>(self: &Rc<Self>, to: ReplyTo, work: F)
+    pub fn in_task<F>(self: &Rc<Self>, to: ReplyTo, work: F)
     where
         F: AsyncFnOnce(Rc<Self>) -> Reply + 'static,
     {

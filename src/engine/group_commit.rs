@@ -564,6 +564,8 @@ impl<I: Machine> Core<I> {
                     removed
                 }
             };
+            // Before the room of what was replaced is given back: whoever still finds it holds a guard by then.
+            self.versions.raise(&change.key);
             if let Some(replaced) = replaced.filter(|_| !planted(Fault::ReplacedKept)) {
                 self.release(&change.key, &replaced, &kept);
             }

@@ -1,11 +1,14 @@
 //! What cores say to each other: requests with one reply each, and notes without.
 //!
-//! Invariant: a message owns all that it carries; nothing in it is shared with its sender.
+//! Invariant: a message owns all that it carries; nothing in it is shared with its sender but the bytes of a
+//! small body, which never change.
 
+use crate::engine::cache::Versions;
 use crate::engine::entry::{Bucket, ETag, Extent, Part, Summary, Upload};
 use crate::index::key::{BucketId, UploadId};
 use crate::index::{KeyPage, KeyWalk, Lives};
 use crate::io::SegmentId;
+use std::sync::Arc;
 
 /// What crosses the mesh.
 #[derive(Debug)]
@@ -44,10 +47,10 @@ pub enum Refusal {
 /// Asked of the core that owns the key, or of core 0 for buckets and space.
 #[derive(Debug)]
 pub enum Request {
-    /// The encoded value of an object.
+    /// An object, and its body too if that is wanted and small.
     Lookup {
-        bucket: BucketId,
-        key: Vec<u8>,
+        index_key: Vec<u8>,
+        with_body: bool,
     },
     Mutate(Mutation),
     /// Several at once, answered in order.
@@ -113,8 +116,7 @@ pub enum Request {
 #[derive(Debug)]
 pub enum Reply {
     Done,
-    /// Sequence and encoded value of an object.
-    Value(Option<(u64, Box<[u8]>)>),
+    Value(Result<Value, Refusal>),
     Outcome(Result<Outcome, Refusal>),
     Outcomes(Vec<Result<Outcome, Refusal>>),
     Objects(KeyPage<Summary>),
@@ -125,6 +127,18 @@ pub enum Reply {
     Empty(bool),
     Allocated(Result<Allocation, Refusal>),
     Surveyed(Survey),
+}
+
+/// An object as its owner knows it.
+#[derive(Debug)]
+pub struct Value {
+    /// The owner's count of changes.
+    pub version: u64,
+    pub sequence: u64,
+    /// As it stands in the index.
+    pub encoded: Box<[u8]>,
+    /// Verified. Shared with the owner's cache: it never changes.
+    pub body: Option<Arc<[u8]>>,
 }
 
 /// Told without an answer.
@@ -142,6 +156,8 @@ pub enum Note {
     Unmade { segment: SegmentId },
     /// To core 0: this segment was given, and cannot be written.
     Unusable { segment: SegmentId },
+    /// At start: the counters of the sender's changes.
+    Versions(Versions),
     /// From core 0: there is room again.
     SpaceFreed,
 }

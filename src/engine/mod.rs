@@ -17,10 +17,12 @@ macro_rules! warn {
 
 mod body;
 mod buckets;
+mod cache;
 mod core;
 mod entry;
 mod group_commit;
 mod list;
+mod lookup;
 mod message;
 pub mod planted;
 mod reads;
@@ -40,12 +42,14 @@ pub use space::SpaceUse;
 pub use crate::index::key::{BucketId, UploadId};
 pub use crate::index::{KeyPage, KeyWalk, WalkItem};
 
+use crate::index::key;
 use crate::io::Io;
 use core::{COORDINATOR, Core};
 use message::{Mutation, NewObject, NewPart, Reply, Request};
 use reads::ReadGuard;
 use std::ops::Range;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The machine that an engine runs on.
 pub trait Machine: Io<Message = Message> {}
@@ -67,8 +71,10 @@ impl<I: Machine> Clone for Engine<I> {
 
 /// An object found by [`Engine::get`], held in place while its bytes are read.
 pub struct FoundObject<I: Machine> {
-    pub object: Object,
+    pub object: Rc<Object>,
     pub version: Version,
+    /// The whole body, if the owner sent it along.
+    body: Option<Arc<[u8]>>,
     core: Rc<Core<I>>,
     guard: ReadGuard,
 }
@@ -76,7 +82,10 @@ pub struct FoundObject<I: Machine> {
 impl<I: Machine> FoundObject<I> {
     /// Reads bytes `range` of the object.
     pub fn read(self, range: Range<u64>) -> BodyReader<I> {
-        BodyReader::new(self.core, &self.object.extents, range, self.guard)
+        match self.body {
+            Some(body) => BodyReader::held(self.core, body, range, self.guard),
+            None => BodyReader::new(self.core, &self.object.extents, range, self.guard),
+        }
     }
 }
 
@@ -87,6 +96,7 @@ impl<I: Machine> Engine<I> {
         let core = Core::new(io);
         core.io.spawn(core.clone().receive());
         core.io.spawn(core.clone().write_log());
+        core.share_versions();
         let recovered = core.recover().await?;
         core.stock();
         Ok((Engine { core }, recovered))
@@ -264,34 +274,31 @@ impl<I: Machine> Engine<I> {
     /// An object, ready to be read.
     ///
     /// # Errors
-    /// `NoSuchKey`.
+    /// `NoSuchKey`; for a small body also `Damaged` and `DiskFailed`.
     pub async fn get(&self, bucket: BucketId, key: &[u8]) -> Result<FoundObject<I>, Refusal> {
-        // The guard comes first: what the owner names must still be there when it is read.
+        self.find(bucket, key, true).await
+    }
+
+    /// What an object is; its body can be read all the same.
+    ///
+    /// # Errors
+    /// `NoSuchKey`.
+    pub async fn head(&self, bucket: BucketId, key: &[u8]) -> Result<FoundObject<I>, Refusal> {
+        self.find(bucket, key, false).await
+    }
+
+    async fn find(&self, bucket: BucketId, key: &[u8], with_body: bool) -> Result<FoundObject<I>, Refusal> {
+        // The guard comes first: what is named must still be there when it is read.
         let guard = self.core.guard();
-        let owner = self.core.owner(bucket, key);
-        let value = if owner == self.core.io.core() {
-            self.core.value_of(bucket, key)
-        } else {
-            match self
-                .core
-                .call_remote(
-                    owner,
-                    Request::Lookup {
-                        bucket,
-                        key: key.to_vec(),
-                    },
-                )
-                .await
-            {
-                Reply::Value(value) => value,
-                other => unreachable!("a lookup is answered by a value, not {other:?}"),
-            }
-        };
-        let (sequence, value) = value.ok_or(Refusal::NoSuchKey)?;
-        let object = Object::decode(&value).expect("the index holds values that were checked");
+        let index_key = key::object(bucket, key);
+        let found = self
+            .core
+            .find(self.core.owner(bucket, key), index_key, with_body)
+            .await?;
         Ok(FoundObject {
-            object,
-            version: Version(sequence),
+            object: found.object,
+            version: Version(found.sequence),
+            body: found.body,
             core: self.core.clone(),
             guard,
         })

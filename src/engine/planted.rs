@@ -30,6 +30,8 @@ pub enum Fault {
     ReplacedKept,
     /// A refusal does not wait for the pending change that caused it.
     EarlyRefusal,
+    /// Changes are not counted, so that lookups are believed for ever.
+    StaleCache,
 }
 
 #[cfg(feature = "planted")]

@@ -84,14 +84,6 @@ impl<I: Machine> Core<I> {
         Reply::Outcomes(outcomes)
     }
 
-    /// The committed sequence and value of an object.
-    pub fn value_of(&self, bucket: BucketId, key: &[u8]) -> Option<(u64, Box<[u8]>)> {
-        self.index
-            .borrow()
-            .get(&key::object(bucket, key))
-            .map(|entry| (entry.sequence, entry.value.clone()))
-    }
-
     /// Gives back the room of extents that nothing will refer to.
     pub fn discard(self: &Rc<Self>, extents: &[Extent]) {
         for extent in extents {

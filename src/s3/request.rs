@@ -1,5 +1,6 @@
 //! A request as the operations see it: what it is about, and what its head says.
 
+use crate::engine::Refusal;
 use crate::http::{Framing, Head, Query};
 use crate::s3::auth::{Authenticated, Headers, Payload, Placement, SignatureVersion};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
@@ -154,5 +155,13 @@ impl ObjectName<'_> {
     /// `NoSuchKey` for this key.
     pub fn no_such_key(&self) -> S3Error {
         S3Error::new(ErrorCode::NoSuchKey).detail("Key", String::from_utf8_lossy(self.key.as_bytes()))
+    }
+
+    /// Why this key could not be looked up.
+    pub fn lookup_error(&self, refusal: Refusal) -> S3Error {
+        match refusal {
+            Refusal::NoSuchKey => self.no_such_key(),
+            other => other.into(),
+        }
     }
 }

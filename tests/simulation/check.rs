@@ -159,7 +159,7 @@ impl Client {
                 .collect()
         };
         for key in keys {
-            let found = match self.engine.get(bucket, &key).await {
+            let found = match self.engine.head(bucket, &key).await {
                 Ok(found) => Some(found),
                 Err(Refusal::NoSuchKey) => None,
                 Err(refusal) => panic!("a lookup was refused: {refusal:?}"),
@@ -251,7 +251,7 @@ pub async fn implied_live_bytes(engine: &Engine) -> u64 {
             max: 10_000,
         };
         for item in engine.list_objects(bucket.id, walk).await.items {
-            let found = engine.get(bucket.id, item.name()).await.expect("it was listed");
+            let found = engine.head(bucket.id, item.name()).await.expect("it was listed");
             bytes += entry(&key::object(bucket.id, item.name()), found.object.encode());
             bytes += found
                 .object

@@ -65,6 +65,9 @@ pub struct Key {
     doubtful: bool,
 }
 
+/// Stamps that a lookup may take, its read of a small body from a slow disk included.
+const LOOKUP_MAX: Stamp = 20_000;
+
 impl Default for Key {
     fn default() -> Key {
         let absent = Candidate {
@@ -193,7 +196,7 @@ impl Key {
     fn prune(&mut self, now: Stamp) {
         if self.candidates.len() > 24 {
             self.candidates
-                .retain(|c| c.ended.is_none() || c.superseded.is_none_or(|at| at + 400 > now));
+                .retain(|c| c.ended.is_none() || c.superseded.is_none_or(|at| at + LOOKUP_MAX > now));
         }
     }
 

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use weft::engine::planted::{Fault, plant};
 
 /// Each fault, and within how many seeds it must be found.
-const FAULTS: [(Fault, u64); 12] = [
+const FAULTS: [(Fault, u64); 13] = [
     (Fault::EarlyAck, 20),
     (Fault::EarlyIndex, 20),
     (Fault::LogUnsynced, 20),
@@ -22,6 +22,7 @@ const FAULTS: [(Fault, u64); 12] = [
     (Fault::EmptyEarly, 40),
     (Fault::ReplacedKept, 20),
     (Fault::EarlyRefusal, 400),
+    (Fault::StaleCache, 40),
 ];
 
 const SEED_BASE: u64 = 0x91a_0001;

@@ -523,6 +523,12 @@ impl Client {
                 self.demand(bucket, key, checked);
                 None
             }
+            // It reads small bodies.
+            Err(Refusal::DiskFailed) if self.shared.traits.disk_may_fail => {
+                drop(model);
+                self.count("lookup failed by the disk");
+                None
+            }
             Err(other) => panic!("a lookup was refused: {other:?}"),
         }
     }

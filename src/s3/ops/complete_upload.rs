@@ -251,7 +251,7 @@ async fn completed_before<I: Machine>(
     let no_such = || S3Error::new(ErrorCode::NoSuchUpload).detail("UploadId", upload_id::text(upload));
     let found = service
         .engine
-        .get(bucket, name.key.as_bytes())
+        .head(bucket, name.key.as_bytes())
         .await
         .map_err(|_| no_such())?;
     if found.object.upload != Some(upload) {

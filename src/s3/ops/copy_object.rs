@@ -166,7 +166,7 @@ async fn find_source<I: Machine>(
         .engine
         .get(bucket, source.key.as_bytes())
         .await
-        .map_err(|_| name.no_such_key())?;
+        .map_err(|refusal| name.lookup_error(refusal))?;
     ReadConditions::from_copy_headers(request.fields())
         .evaluate_copy(&etag(found.object.etag), found.object.modified_ms)?;
     Ok(found)

@@ -3,7 +3,7 @@
 //! The owner of the key says where the bytes lie; they are read on this core, verified, and sent from the
 //! buffers that the disk filled: no copy but the kernel's.
 
-use crate::engine::{FoundObject, Machine};
+use crate::engine::{BucketId, FoundObject, Machine};
 use crate::http::date::http_date;
 use crate::s3::conditions::{Outcome, ReadConditions, precondition_failed};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
@@ -20,7 +20,9 @@ pub async fn get_object<I: Machine>(
     request: &Request<'_>,
     name: ObjectName<'_>,
 ) -> S3Result<Response<I>> {
-    let found = find(service, request, name).await?;
+    let bucket = bucket_to_read(service, request, name)?;
+    let found = service.engine.get(bucket, name.key.as_bytes()).await;
+    let found = found.map_err(|refusal| name.lookup_error(refusal))?;
     let Answer { mut response, range } = match describe(&found, request)? {
         Described::Answer(answer) => answer,
         Described::NotModified(response) => return Ok(response),
@@ -42,7 +44,9 @@ pub async fn head_object<I: Machine>(
     request: &Request<'_>,
     name: ObjectName<'_>,
 ) -> S3Result<Response<I>> {
-    let found = find(service, request, name).await?;
+    let bucket = bucket_to_read(service, request, name)?;
+    let found = service.engine.head(bucket, name.key.as_bytes()).await;
+    let found = found.map_err(|refusal| name.lookup_error(refusal))?;
     let Answer { mut response, range } = match describe(&found, request)? {
         Described::Answer(answer) => answer,
         Described::NotModified(response) => return Ok(response),
@@ -53,18 +57,14 @@ pub async fn head_object<I: Machine>(
     Ok(response)
 }
 
-async fn find<I: Machine>(
+fn bucket_to_read<I: Machine>(
     service: &Service<I>,
     request: &Request<'_>,
     name: ObjectName<'_>,
-) -> S3Result<FoundObject<I>> {
+) -> S3Result<BucketId> {
     let bucket = service.bucket(name.bucket)?;
     request.check_version()?;
-    service
-        .engine
-        .get(bucket.id, name.key.as_bytes())
-        .await
-        .map_err(|_| name.no_such_key())
+    Ok(bucket.id)
 }
 
 enum Described<I: Machine> {

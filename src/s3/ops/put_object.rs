@@ -69,7 +69,7 @@ pub async fn refuse_early<I: Machine>(
     if condition == WriteCondition::None {
         return Ok(());
     }
-    let current = service.engine.get(bucket, name.key.as_bytes()).await.ok();
+    let current = service.engine.head(bucket, name.key.as_bytes()).await.ok();
     let current = current.map(|found| etag(found.object.etag));
     condition
         .check(current.as_ref())

@@ -121,7 +121,7 @@ pub async fn object_setting<I: Machine>(
     }
     service
         .engine
-        .get(bucket.id, name.key.as_bytes())
+        .head(bucket.id, name.key.as_bytes())
         .await
         .map_err(|_| name.no_such_key())?;
     match request.query.has("acl") {
