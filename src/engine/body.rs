@@ -563,9 +563,10 @@ impl<I: Machine> BodyReader<I> {
                 .plan
                 .pop_front_if(|planned| matches!(planned, Planned::Held { .. }))
         {
+            let wanted = wanted.start as usize..wanted.end as usize;
             return Ok(Some(Piece {
                 bytes: Bytes::Held(body),
-                slices: Vec::from([wanted.start as usize..wanted.end as usize]),
+                slices: Vec::from([wanted]),
             }));
         }
         let reads = self.reads.get_or_insert_default();
