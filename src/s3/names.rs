@@ -222,13 +222,12 @@ fn split_version(value: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 fn is_bucket_name(name: &str) -> bool {
     let edge = |byte: Option<u8>| byte.is_some_and(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9'));
+    let is_label = |label: &str| edge(label.bytes().next()) && edge(label.bytes().next_back());
     (BUCKET_NAME_BYTES_MIN..=BUCKET_NAME_BYTES_MAX).contains(&name.len())
         && name
             .bytes()
             .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-'))
-        && edge(name.bytes().next())
-        && edge(name.bytes().next_back())
-        && !name.contains("..")
+        && name.split('.').all(is_label)
         && !is_like_an_address(name)
         && !RESERVED_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
         && !RESERVED_SUFFIXES.iter().any(|suffix| name.ends_with(suffix))
@@ -316,6 +315,8 @@ mod tests {
             ".abc",
             "abc.",
             "a..b",
+            "a-.b",
+            "a.-b",
             "192.168.5.4",
             "192.168.005.004",
             "999.999.999.999",

@@ -8,7 +8,7 @@ from wire import xml, xml_text
 GOOD_NAMES = ["abc", "a" * 63, "a-b.c-d", "1234", "9to5", "a.b", "0-0"]
 # Amazon S3 user guide, "General purpose bucket naming rules".
 BAD_NAMES = [
-    "ab", "a" * 64, "Upper", "under_score", "two..dots", "-lead", "trail-", ".lead", "trail.", "192.168.5.4",
+    "ab", "a" * 64, "Upper", "under_score", "two..dots", "a-.b", "a.-b", "-lead", "trail-", ".lead", "trail.", "192.168.5.4",
     "xn--puny", "sthree-x", "x-s3alias", "x--ol-s3", "spa%20ce", "%C3%A9tude", "a%0Ab", "a+b", "%2e%2e",
 ]  # fmt: skip
 

@@ -67,6 +67,19 @@ def test_deleting_what_is_not_there_succeeds(s3, bucket):
     assert s3.delete_object(Bucket=bucket, Key="never")["ResponseMetadata"]["HTTPStatusCode"] == 204
 
 
+@pytest.mark.parametrize(
+    "header",
+    [{"If-Match": '"0123"'}, {"x-amz-if-match-size": "1"},
+     {"x-amz-if-match-last-modified-time": "Sat, 01 Jan 2000 00:00:00 GMT"}],
+)  # fmt: skip
+def test_a_conditional_delete_is_refused_and_deletes_nothing(raw, s3, bucket, header):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"kept")
+    answer = raw.request("DELETE", path_of(bucket, "k"), headers=header)
+    assert answer.refusal == (501, "NotImplemented")
+    assert xml_text(answer.body, "Header") == next(iter(header))
+    assert body_of(s3, bucket, "k") == b"kept"
+
+
 def test_a_deleted_key_can_be_written_again(s3, bucket):
     for round in range(3):
         s3.put_object(Bucket=bucket, Key="k", Body=pattern(5000, round))

@@ -36,7 +36,10 @@ pub(super) fn authenticate_header<H: Headers + ?Sized>(
         (None, Some(date)) => (date, date),
         (None, None) => return Err(AuthError::AccessDenied(NO_DATE)),
     };
-    let time = date::Timestamp::from_date_header(date).ok_or(AuthError::AccessDenied(NO_DATE))?;
+    // A time before 1970 is no date to S3.
+    let time = date::Timestamp::from_date_header(date)
+        .filter(|time| time.unix_s >= 0)
+        .ok_or(AuthError::AccessDenied(NO_DATE))?;
     if (now_unix_s - time.unix_s).abs() > SKEW_S_MAX {
         return Err(AuthError::RequestTimeTooSkewed);
     }
@@ -346,7 +349,9 @@ mod tests {
         let (now, request) = seed("aws-v2-get");
         let no_date = AuthError::AccessDenied(NO_DATE);
         assert_eq!(refused(now, request.clone().without("date")), no_date);
-        assert_eq!(refused(now, request.clone().set("date", "yesterday")), no_date);
+        for date in ["yesterday", "Fri, 07 Jul 1950 21:53:04 GMT"] {
+            assert_eq!(refused(now, request.clone().set("date", date)), no_date, "{date}");
+        }
         assert_eq!(
             refused(now, request.header("Date", "Tue, 27 Mar 2007 19:36:42 +0000")),
             no_date
