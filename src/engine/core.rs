@@ -41,7 +41,7 @@ pub struct Core<I: Machine> {
     pub ledger: Ledger,
     pub reads: Rc<Reads>,
     pub counters: Counters,
-    pub buffers: BufferBudget,
+    pub buffers: Rc<BufferBudget>,
     /// On the coordinator: which segments are free, and what lives in the others.
     pub space: RefCell<SpaceTable>,
     /// On the coordinator: one change of the set of buckets at a time.
@@ -84,7 +84,7 @@ impl<I: Machine> Core<I> {
             ledger: Ledger::default(),
             reads: Rc::default(),
             counters: Counters::default(),
-            buffers: BufferBudget::default(),
+            buffers: Rc::default(),
             space: RefCell::new(SpaceTable::new(shape.segments_max, io.cores())),
             bucket_changes: Mutex::new(()),
             assembly: RefCell::default(),
