@@ -37,6 +37,10 @@ pub const DELETE_KEYS_MAX: usize = 1_000;
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// A body or response that makes no progress for this long ends its connection.
 pub const STALL_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes a second that a peer must send of a body, or take of a response, while it is waited for. What it is behind,
+/// or ahead, counts for as long as `STALL_TIMEOUT`. The slowest link still in use, 40 kbit/s of 2G, shared by the ten
+/// parts that a transfer manager moves at once, gives each 512; Apache's mod_reqtimeout asks for 500 by default.
+pub const PEER_BYTES_PER_S_MIN: u64 = 512;
 /// A connection without a request is closed after this long.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(180);
 /// In-flight requests have this long to finish after SIGTERM.
@@ -47,8 +51,13 @@ pub const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 pub const COOL_AFTER: Duration = Duration::from_secs(2);
 /// After a response that leaves a body unread, the connection is read this long before it is closed.
 pub const LINGER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections of one core.
+/// Connections of one core. Behind it the one that has waited longest for a request gives way to a new one.
 pub const CONNECTIONS_PER_CORE_MAX: u32 = 4096;
+/// Further connections of a core, when all of those are at work: asked after its health it still answers, and all
+/// else is told to come again. Behind them new ones wait to be accepted.
+pub const RESERVE_CONNECTIONS_MAX: u32 = 64;
+/// A connection of the reserve must send its only head within this time.
+pub const RESERVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Bytes of a connection's read buffer, which it has while it serves a request.
 pub const READ_BUFFER_BYTES: usize = HEAD_BYTES_MAX;
 /// Buffers of connections that a core keeps for the next.
@@ -89,6 +98,12 @@ pub const COMMIT_QUEUE_BYTES_MAX: usize = 16 << 20;
 pub const BODY_BUFFER_BYTES_MAX: usize = 64 << 20;
 /// A body that gets no buffer for this long is refused.
 pub const BODY_BUFFER_TIMEOUT: Duration = Duration::from_secs(8);
+/// Bytes a second that a body must bring while others wait for buffers: slower, it would not fill one in the time that
+/// they have.
+pub const SHORTAGE_BYTES_PER_S_MIN: u64 =
+    (BLOCKS_PER_IO * BLOCK_BYTES) as u64 / BODY_BUFFER_TIMEOUT.as_secs();
+/// How long a body may be behind that rate. Others, who wait, are then still in time.
+pub const SHORTAGE_PATIENCE: Duration = Duration::from_secs(2);
 /// Bytes that a body reserves in a segment at first; what it reserves next grows with what has come.
 pub const FIRST_RESERVATION_BYTES: u64 = 1 << 20;
 /// Bytes that one body reserves in a segment at a time.
@@ -114,4 +129,7 @@ const _: () =
     assert!(RECORD_BYTES_MAX + BATCH_BYTES_MAX < IO_BYTES_MAX && RECORD_BYTES_MAX < COMMIT_QUEUE_BYTES_MAX);
 const _: () =
     assert!(OBJECT_BYTES_MAX / RESERVATION_BYTES_MAX * 21 + PARTS_MAX as u64 * 8 < RECORD_BYTES_MAX as u64);
+const _: () = assert!(XML_BODY_BYTES_MAX < BODY_BUFFER_BYTES_MAX && INLINE_BYTES_MAX < BODY_BUFFER_BYTES_MAX);
+const _: () = assert!(SHORTAGE_BYTES_PER_S_MIN > PEER_BYTES_PER_S_MIN);
+const _: () = assert!(2 * SHORTAGE_PATIENCE.as_secs() <= BODY_BUFFER_TIMEOUT.as_secs());
 const _: () = assert!(SLOTS.is_power_of_two());

@@ -36,33 +36,30 @@ use std::sync::Arc;
 /// Body bytes of a full buffer.
 const CHUNK_PAYLOAD_BYTES: u64 = (BLOCKS_PER_IO * BLOCK_PAYLOAD_BYTES) as u64;
 
-/// Bytes of buffers that bodies in flight hold on a core, and who waits for some.
+/// Bytes of buffers that bodies in flight hold on a core, and who waits for some: first come, first served.
 #[derive(Default)]
 pub struct BufferBudget {
     used: Cell<usize>,
-    waiting: RefCell<VecDeque<oneshot::Sender<()>>>,
+    waiting: RefCell<VecDeque<Waiting>>,
+}
+
+/// One who waits; it may have given up.
+struct Waiting {
+    bytes: usize,
+    granted: oneshot::Sender<HeldBytes>,
 }
 
 /// Memory of a core's bodies that somebody holds; dropped, it is given back.
-pub struct HeldBytes<I: Machine> {
-    core: Rc<Core<I>>,
+pub struct HeldBytes {
+    budget: Rc<BufferBudget>,
     bytes: usize,
 }
 
-impl<I: Machine> HeldBytes<I> {
-    /// Waits for `bytes` of the core's budget.
-    ///
-    /// # Errors
-    /// `Busy` when there are none for too long.
-    pub async fn acquire(core: Rc<Core<I>>, bytes: usize) -> Result<HeldBytes<I>, Refusal> {
-        core.buffers.acquire(&core, bytes).await?;
-        Ok(HeldBytes { core, bytes })
-    }
-}
-
-impl<I: Machine> Drop for HeldBytes<I> {
+impl Drop for HeldBytes {
     fn drop(&mut self) {
-        self.core.buffers.release(self.bytes);
+        let budget = &self.budget;
+        budget.used.set(budget.used.get() - self.bytes);
+        budget.grant();
     }
 }
 
@@ -72,8 +69,10 @@ pub struct BodyWriter<I: Machine> {
     /// Body bytes still to come, if the client said how many there are.
     expected: Option<u64>,
     received: u64,
-    /// What a small body is gathered in; its length is its capacity.
+    /// What a small body is gathered in, once some of it comes: its memory, how much it may be, and is.
     inline: Vec<u8>,
+    inline_held: Option<HeldBytes>,
+    inline_max: usize,
     inline_filled: usize,
     chunk: Option<Chunk<I>>,
     run: Option<Run>,
@@ -85,6 +84,7 @@ pub struct BodyWriter<I: Machine> {
 /// Blocks that are filled and then written in one operation.
 struct Chunk<I: Machine> {
     buffer: I::WriteBuf,
+    held: HeldBytes,
     /// Block of the buffer that is being filled, and how many body bytes are in it.
     block: usize,
     filled: usize,
@@ -141,16 +141,18 @@ impl<I: Machine> Drop for StoredBody<I> {
 impl<I: Machine> BodyWriter<I> {
     /// For a body of `expected` bytes, or of any length.
     pub fn new(core: Rc<Core<I>>, expected: Option<u64>) -> BodyWriter<I> {
-        let inline = match expected {
-            Some(expected) if expected > INLINE_BYTES_MAX as u64 => Vec::new(),
-            Some(expected) => vec![0; expected as usize],
-            None => vec![0; INLINE_BYTES_MAX],
+        let inline_max = match expected {
+            Some(expected) if expected > INLINE_BYTES_MAX as u64 => 0,
+            Some(expected) => expected as usize,
+            None => INLINE_BYTES_MAX,
         };
         BodyWriter {
             core,
             expected,
             received: 0,
-            inline,
+            inline: Vec::new(),
+            inline_held: None,
+            inline_max,
             inline_filled: 0,
             chunk: None,
             run: None,
@@ -162,7 +164,11 @@ impl<I: Machine> BodyWriter<I> {
 
     /// Where the next bytes go: at least one byte, unless the expected length is reached.
     pub async fn space(&mut self) -> Result<&mut [u8], Refusal> {
-        if self.inline_filled < self.inline.len() {
+        if self.inline_filled < self.inline_max {
+            if self.inline.is_empty() {
+                self.inline_held = Some(self.core.hold_bytes(self.inline_max).await?);
+                self.inline = vec![0; self.inline_max];
+            }
             return Ok(&mut self.inline[self.inline_filled..]);
         }
         if self.expected == Some(self.received) {
@@ -177,7 +183,7 @@ impl<I: Machine> BodyWriter<I> {
     /// `count` bytes were put at the start of the space.
     pub fn advance(&mut self, count: usize) {
         self.received += count as u64;
-        if self.inline_filled < self.inline.len() {
+        if self.inline_filled < self.inline_max {
             self.inline_filled += count;
             return;
         }
@@ -225,7 +231,9 @@ impl<I: Machine> BodyWriter<I> {
     async fn spill(&mut self) -> Result<(), Refusal> {
         let inline = std::mem::take(&mut self.inline);
         let mut rest = &inline[..self.inline_filled];
-        self.inline_filled = 0;
+        // Given back first: who holds some and waits for more could wait for another who does.
+        self.inline_held = None;
+        (self.inline_max, self.inline_filled) = (0, 0);
         self.received -= rest.len() as u64;
         while !rest.is_empty() {
             let space = self.block_space().await?;
@@ -276,8 +284,8 @@ impl<I: Machine> BodyWriter<I> {
         }
         let run = self.run.as_mut().expect("opened above");
         let bytes = (run.reservation.disk_bytes - run.disk_taken).min((BLOCKS_PER_IO * BLOCK_BYTES) as u32);
-        self.core.buffers.acquire(&*self.core, bytes as usize).await?;
         self.chunk = Some(Chunk {
+            held: self.core.hold_bytes(bytes as usize).await?,
             buffer: self.core.io.buffer(bytes as usize),
             block: 0,
             filled: 0,
@@ -326,7 +334,6 @@ impl<I: Machine> BodyWriter<I> {
         let (core, writes) = (self.core.clone(), self.writes.clone());
         writes.count.set(writes.count.get() + 1);
         self.core.io.spawn(async move {
-            let bytes = chunk.buffer.as_ref().len();
             if let Err(error) = core.io.write(segment.id, offset, chunk.buffer).await {
                 warn!(
                     "weft: data segment {}: write at {offset}: {error}; it takes no more",
@@ -336,7 +343,7 @@ impl<I: Machine> BodyWriter<I> {
                 segment.failed.set(true);
                 writes.failed.set(true);
             }
-            core.buffers.release(bytes);
+            drop(chunk.held);
             writes.count.set(writes.count.get() - 1);
             writes.ended.wake();
         });
@@ -380,9 +387,6 @@ impl<I: Machine> BodyWriter<I> {
 
 impl<I: Machine> Drop for BodyWriter<I> {
     fn drop(&mut self) {
-        if let Some(chunk) = self.chunk.take() {
-            self.core.buffers.release(chunk.buffer.as_ref().len());
-        }
         self.end_run();
         let extents = std::mem::take(&mut self.extents);
         if extents.is_empty() {
@@ -435,27 +439,62 @@ impl Writes {
     }
 }
 
-impl BufferBudget {
-    async fn acquire<I: Machine>(&self, core: &Core<I>, bytes: usize) -> Result<(), Refusal> {
-        while self.used.get() + bytes > BODY_BUFFER_BYTES_MAX {
-            let (sender, receiver) = oneshot::channel();
-            self.waiting.borrow_mut().push_back(sender);
-            let timeout = pin!(core.io.sleep(BODY_BUFFER_TIMEOUT));
-            if let Either::Right(_) = select(receiver, timeout).await {
-                return Err(Refusal::Busy);
-            }
+impl<I: Machine> Core<I> {
+    /// Waits for `bytes` of what this core's bodies may have.
+    ///
+    /// # Errors
+    /// `Busy` when there are none for too long.
+    pub async fn hold_bytes(&self, bytes: usize) -> Result<HeldBytes, Refusal> {
+        let budget = &self.buffers;
+        if budget.waiting.borrow().is_empty() && budget.has_room_for(bytes) {
+            return Ok(budget.hold(bytes));
         }
-        self.used.set(self.used.get() + bytes);
-        Ok(())
+        let (granted, grant) = oneshot::channel();
+        budget.waiting.borrow_mut().push_back(Waiting { bytes, granted });
+        let timeout = pin!(self.io.sleep(BODY_BUFFER_TIMEOUT));
+        if let Either::Left((Ok(held), _)) = select(grant, timeout).await {
+            return Ok(held);
+        }
+        // Those behind may want less.
+        budget.grant();
+        Err(Refusal::Busy)
+    }
+}
+
+impl BufferBudget {
+    /// Bytes that bodies wait for.
+    pub fn wanted_bytes(&self) -> usize {
+        let waiting = self.waiting.borrow();
+        let wanted = waiting.iter().filter(|waiting| !waiting.granted.is_canceled());
+        wanted.map(|waiting| waiting.bytes).sum()
     }
 
-    fn release(&self, bytes: usize) {
-        self.used.set(self.used.get() - bytes);
-        while let Some(waiting) = self.waiting.borrow_mut().pop_front() {
-            if waiting.send(()).is_ok() {
-                break;
-            }
+    fn has_room_for(&self, bytes: usize) -> bool {
+        self.used.get() + bytes <= BODY_BUFFER_BYTES_MAX
+    }
+
+    fn hold(self: &Rc<Self>, bytes: usize) -> HeldBytes {
+        self.used.set(self.used.get() + bytes);
+        HeldBytes {
+            budget: self.clone(),
+            bytes,
         }
+    }
+
+    /// Serves those who wait, in order, as far as there is room.
+    fn grant(self: &Rc<Self>) {
+        while let Some(next) = self.next_to_serve() {
+            // Nobody gave up in between, so it does not come back here.
+            let _ = next.granted.send(self.hold(next.bytes));
+        }
+    }
+
+    fn next_to_serve(&self) -> Option<Waiting> {
+        let mut waiting = self.waiting.borrow_mut();
+        while waiting.front().is_some_and(|first| first.granted.is_canceled()) {
+            waiting.pop_front();
+        }
+        waiting.pop_front_if(|first| self.has_room_for(first.bytes))
     }
 }
 

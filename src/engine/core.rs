@@ -42,7 +42,7 @@ pub struct Core<I: Machine> {
     pub ledger: Ledger,
     pub reads: Rc<Reads>,
     pub counters: Counters,
-    pub buffers: BufferBudget,
+    pub buffers: Rc<BufferBudget>,
     pub cache: LookupCache,
     pub versions: Versions,
     /// Those of every core, once it has told them.
@@ -94,7 +94,7 @@ impl<I: Machine> Core<I> {
             ledger: Ledger::default(),
             reads: Rc::default(),
             counters: Counters::default(),
-            buffers: BufferBudget::default(),
+            buffers: Rc::default(),
             cache: LookupCache::new(cache_seed(&io.volume_id())),
             versions: Versions::new(),
             versions_of: RefCell::new(vec![None; io.cores()]),

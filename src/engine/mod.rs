@@ -183,8 +183,13 @@ impl<I: Machine> Engine<I> {
     ///
     /// # Errors
     /// `Busy`.
-    pub async fn hold_bytes(&self, bytes: usize) -> Result<HeldBytes<I>, Refusal> {
-        HeldBytes::acquire(self.core.clone(), bytes).await
+    pub async fn hold_bytes(&self, bytes: usize) -> Result<HeldBytes, Refusal> {
+        self.core.hold_bytes(bytes).await
+    }
+
+    /// Bytes of memory that bodies on this core wait for.
+    pub fn wanted_buffer_bytes(&self) -> usize {
+        self.core.buffers.wanted_bytes()
     }
 
     /// The body of an object's version, to be kept while its attributes change ([`Refusal::Stale`] if it changes first).

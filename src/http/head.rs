@@ -535,7 +535,7 @@ fn has_token(list: &[u8], token: &[u8]) -> bool {
 }
 
 /// Whether `name` may be the name of a field (RFC 9110 5.6.2).
-pub(super) fn is_token(name: &str) -> bool {
+pub fn is_token(name: &str) -> bool {
     !name.is_empty()
         && name
             .bytes()

@@ -19,6 +19,6 @@ pub mod uri;
 pub use aws_chunked::AwsChunkedDecoder;
 pub use body::ChunkedDecoder;
 pub use date::DateCache;
-pub use head::{Framing, Head, HeadError, Method};
+pub use head::{Framing, Head, HeadError, Method, is_token};
 pub use response::{ResponseHead, push_header};
 pub use uri::{Query, UriError};

@@ -109,7 +109,7 @@ error_codes! {
     NoSuchUpload 404 "The specified upload does not exist. The upload ID may be invalid, or the upload may have been aborted or completed.";
     NoSuchVersion 404 "The specified version does not exist.";
     NoSuchWebsiteConfiguration 404 "The specified bucket does not have a website configuration";
-    NotImplemented 501 "A header you provided implies functionality that is not implemented";
+    NotImplemented 501 "This functionality is not implemented.";
     NotModified 304 "Not Modified";
     ObjectLockConfigurationNotFoundError 404 "Object Lock configuration does not exist for this bucket";
     OperationAborted 409 "A conflicting conditional operation is currently in progress against this resource. Please try again.";
@@ -174,9 +174,16 @@ impl S3Error {
         S3Error::new(ErrorCode::InvalidRequest).message(message)
     }
 
+    /// `NotImplemented` for something other than a header: `what` names it.
+    pub fn not_implemented(what: impl fmt::Display) -> S3Error {
+        S3Error::new(ErrorCode::NotImplemented).message(format!("{what} is not implemented."))
+    }
+
     /// `NotImplemented` because of one header, as S3 words it.
     pub fn header_not_implemented(name: &'static str) -> S3Error {
-        S3Error::new(ErrorCode::NotImplemented).detail("Header", name)
+        S3Error::new(ErrorCode::NotImplemented)
+            .message("A header you provided implies functionality that is not implemented")
+            .detail("Header", name)
     }
 
     /// Replaces the message.

@@ -36,6 +36,7 @@ pub use codec::{AttributesView, DecodeError};
 
 use std::borrow::Cow;
 
+use crate::http::is_token;
 use crate::limits::{HEAD_BYTES_MAX, USER_METADATA_BYTES_MAX};
 use crate::s3::checksum::Checksum;
 use crate::s3::checksum::headers::UploadChecksum;
@@ -330,10 +331,11 @@ struct UserMetadata {
 impl UserMetadata {
     fn add(&mut self, suffix: &str, value: &[u8]) -> S3Result<()> {
         let name = format!("{USER_PREFIX}{}", suffix.to_ascii_lowercase()).into_boxed_str();
-        if suffix.is_empty() {
+        // A header always has such a name; a parameter of a presigned request need not, and could not be returned.
+        if !is_token(suffix) {
             return Err(S3Error::invalid_argument(
-                "A metadata name must not be empty",
-                USER_PREFIX,
+                "A metadata name must be that of a header: ASCII letters, digits and !#$%&'*+-.^_`|~",
+                &name,
                 "",
             ));
         }
@@ -531,7 +533,15 @@ mod tests {
             ("x-amz-meta-zeta", b"1,2"),
         ];
         assert_eq!(attributes.user().collect::<Vec<_>>(), expected);
-        assert_eq!(code(&[("x-amz-meta-", "1")]), ErrorCode::InvalidArgument);
+    }
+
+    #[test]
+    fn a_metadata_name_is_one_that_a_header_can_have() {
+        for bad in ["", "a b", "a:b", "é", "a\r\nb", "(a)", "a/b", "a\0"] {
+            let name = format!("x-amz-meta-{bad}");
+            assert_eq!(code(&[(&name, "1")]), ErrorCode::InvalidArgument, "{bad:?}");
+        }
+        assert_eq!(from(&[("x-amz-meta-!#$%&'*+-.^_`|~9aZ", "1")]).user().count(), 1);
     }
 
     #[test]

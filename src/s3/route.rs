@@ -101,7 +101,7 @@ async fn on_bucket<I: Machine, R: Receive>(
         },
         Method::Put => ops::bucket::create_bucket(service, request, name, body).await,
         Method::Delete => ops::bucket::delete_bucket(service, name).await,
-        Method::Post => Err(S3Error::new(ErrorCode::NotImplemented)),
+        Method::Post => Err(S3Error::not_implemented("POST on a bucket without ?delete")),
         Method::Options | Method::Other => Err(not_allowed()),
     }
 }
@@ -135,7 +135,9 @@ async fn on_object<I: Machine, R: Receive>(
         Method::Post if query.has("uploadId") => {
             ops::complete_upload::complete_upload(service, request, name, body).await
         }
-        Method::Post => Err(S3Error::new(ErrorCode::NotImplemented)),
+        Method::Post => Err(S3Error::not_implemented(
+            "POST on an object without ?uploads or ?uploadId",
+        )),
         Method::Options | Method::Other => Err(not_allowed()),
     }
 }

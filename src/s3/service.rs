@@ -84,19 +84,23 @@ pub trait Receive {
 pub enum ReceiveError {
     /// The client closed before the end.
     Incomplete,
-    /// No byte came for too long.
-    Stalled,
+    /// Too few bytes came for too long.
+    TooSlow,
+    /// It came slower than others wanted to send, and there was no memory for all.
+    GaveWay,
     /// The transfer coding is broken.
     Malformed,
 }
 
 impl From<ReceiveError> for S3Error {
     fn from(error: ReceiveError) -> S3Error {
-        S3Error::new(match error {
-            ReceiveError::Incomplete => ErrorCode::IncompleteBody,
-            ReceiveError::Stalled => ErrorCode::RequestTimeout,
-            ReceiveError::Malformed => ErrorCode::InvalidRequest,
-        })
+        match error {
+            ReceiveError::Incomplete => ErrorCode::IncompleteBody.into(),
+            ReceiveError::TooSlow => ErrorCode::RequestTimeout.into(),
+            ReceiveError::GaveWay => S3Error::new(ErrorCode::SlowDown)
+                .message("The body came slowly while others waited for memory. Please try again later."),
+            ReceiveError::Malformed => ErrorCode::InvalidRequest.into(),
+        }
     }
 }
 

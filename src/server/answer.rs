@@ -1,4 +1,5 @@
-//! What is answered without S3: health, heads that are refused, and requests before the engine has started.
+//! What is answered without S3: health, heads that are refused, requests before the engine has started, and those
+//! for which there is no room.
 //!
 //! Health is for whoever watches the daemon: `/-/live` says that the process answers, `/-/ready` that it takes
 //! requests. No bucket can be called `-`. With virtual-host style the path may be a key's, so there only hosts
@@ -6,6 +7,7 @@
 
 use super::Machine;
 use super::core::{Core, RequestId};
+use super::watch::Ended;
 use crate::http::{Head, HeadError, Method};
 use crate::s3::error::{ErrorCode, S3Error};
 use crate::s3::service::{HeaderLines, Response, ResponseBody};
@@ -83,9 +85,20 @@ pub fn refused_head(error: HeadError, request_id: &RequestId) -> Response<Machin
     }
 }
 
-/// The answer to a head that did not come in time.
-pub fn slow_head(request_id: &RequestId) -> Response<Machine> {
-    error(ErrorCode::RequestTimeout.into(), "", request_id)
+/// The answer to a head that did not come in time, or before others needed its connection's place.
+pub fn ended_head(why: Ended, request_id: &RequestId) -> Response<Machine> {
+    match why {
+        Ended::TooSlow => error(ErrorCode::RequestTimeout.into(), "", request_id),
+        Ended::GaveWay => no_room("", request_id),
+    }
+}
+
+/// The answer to S3 requests on a connection over the bound.
+pub fn no_room(path: &str, request_id: &RequestId) -> Response<Machine> {
+    let full = S3Error::new(ErrorCode::SlowDown)
+        .message("All connections of this server are in use. Please try again later.")
+        .header("Retry-After", "1");
+    error(full, path, request_id)
 }
 
 /// The answer to S3 requests before the engine has started, and the one for a client to try again.

@@ -7,7 +7,7 @@
 
 use super::Machine;
 use super::input::Input;
-use super::watch::{Phase, Watch};
+use super::watch::{Ended, Phase, Watch};
 use crate::http::body::Item;
 use crate::http::response::CONTINUE;
 use crate::http::{ChunkedDecoder, Framing, Head};
@@ -61,6 +61,7 @@ impl<'a> Body<'a> {
             Framing::Length(length) => (Some(length), Rest::Length(length)),
             Framing::Chunked => (None, Rest::Chunked(ChunkedDecoder::new())),
         };
+        watch.body_begun(length);
         let awaits_continue = head.expects_continue();
         Body {
             machine,
@@ -190,9 +191,13 @@ async fn read(stream: &mut Stream, watch: &Watch, dst: &mut [u8]) -> Result<usiz
     watch.enter(Phase::Body);
     let read = stream.read(dst).await;
     watch.enter(Phase::Serving);
-    match read {
-        Ok(0) | Err(_) if watch.has_expired() => Err(ReceiveError::Stalled),
-        Ok(0) | Err(_) => Err(ReceiveError::Incomplete),
-        Ok(length) => Ok(length),
+    match (read, watch.ended()) {
+        (Ok(length), _) if length > 0 => {
+            watch.moved(length);
+            Ok(length)
+        }
+        (_, Some(Ended::TooSlow)) => Err(ReceiveError::TooSlow),
+        (_, Some(Ended::GaveWay)) => Err(ReceiveError::GaveWay),
+        (_, None) => Err(ReceiveError::Incomplete),
     }
 }

@@ -12,7 +12,7 @@ use super::body::{Body, Unread};
 use super::core::{Core, RequestId};
 use super::input::{Buffers, Input};
 use super::response::Writer;
-use super::watch::{Phase, Watch};
+use super::watch::{Ended, Phase, Watch};
 use crate::http::{Head, HeadError};
 use crate::io::Io;
 use crate::io::uring::Stream;
@@ -26,10 +26,9 @@ use std::rc::Rc;
 const LINGER_READ_BYTES: usize = 64 * 1024;
 
 /// Serves `stream` until one side closes it.
-pub async fn serve(core: Rc<Core>, mut stream: Stream) {
-    let watch = core.watches.add(stream.shutdown_handle());
+pub async fn serve(core: Rc<Core>, mut stream: Stream, watch: Rc<Watch>) {
     loop {
-        watch.enter(Phase::Idle);
+        watch.await_request();
         if stream.readable().await.is_err() {
             break;
         }
@@ -75,7 +74,8 @@ enum After {
 enum Arrival {
     Head(Head),
     Refused(HeadError),
-    TooSlow,
+    /// It was waited for no longer.
+    Ended(Ended),
     Closed,
 }
 
@@ -94,8 +94,8 @@ impl Connection<'_> {
                         .send(response);
                     sent.await.map(|()| After::Linger)
                 }
-                Arrival::TooSlow => {
-                    let response = answer::slow_head(&request_id);
+                Arrival::Ended(why) => {
+                    let response = answer::ended_head(why, &request_id);
                     let sent = self
                         .writer(&mut buffers.output, &request_id, None, After::Close)
                         .send(response);
@@ -108,7 +108,7 @@ impl Connection<'_> {
                 Ok(after) => return after,
                 Err(_) => return After::Close,
             }
-            self.watch.enter(Phase::Idle);
+            self.watch.await_request();
             if !buffers.input.is_empty() {
                 // Requests that came together: others of this core have their turn between them.
                 self.core.machine.yield_now().await;
@@ -144,13 +144,15 @@ impl Connection<'_> {
             let space = input.space();
             let length = match self.stream.read(space).await {
                 Ok(length) if length > 0 => length,
-                _ if self.watch.has_expired() && !is_first => return Arrival::TooSlow,
-                _ => return Arrival::Closed,
+                _ => match self.watch.ended() {
+                    Some(why) if !is_first => return Arrival::Ended(why),
+                    Some(_) | None => return Arrival::Closed,
+                },
             };
             has_line = is_first || space[..length].contains(&b'\n') || length == space.len();
             input.filled(length);
             if is_first {
-                self.watch.enter(Phase::Head);
+                self.watch.head_begun();
             }
         }
     }
@@ -168,8 +170,10 @@ impl Connection<'_> {
             self.watch,
             head,
         );
+        let is_of_reserve = self.watch.is_of_reserve();
         let response = match (answer::health(self.core, head), self.core.service()) {
             (Some(response), _) => response,
+            (None, _) if is_of_reserve => answer::no_room(head.path(), request_id),
             (None, Some(service)) => s3::serve(service, head, &mut body, request_id.as_str()).await,
             (None, None) => answer::not_started(head, request_id),
         };
@@ -178,7 +182,9 @@ impl Connection<'_> {
         let after = match unread {
             Unread::Unknown => After::Linger,
             Unread::Bytes(length) if length > UNREAD_BODY_BYTES_MAX => After::Linger,
-            Unread::Bytes(_) | Unread::Nothing if !head.keep_alive() || self.core.is_draining() => {
+            Unread::Bytes(_) | Unread::Nothing
+                if !head.keep_alive() || self.core.is_draining() || is_of_reserve =>
+            {
                 After::Linger
             }
             Unread::Bytes(_) | Unread::Nothing => After::Idle,

@@ -33,7 +33,7 @@ pub struct Core {
 impl Core {
     pub fn new(machine: Machine, setup: &Setup) -> Core {
         Core {
-            watches: Watches::new(machine.clone()),
+            watches: Watches::new(machine.clone(), setup.connections),
             spares: Spares::default(),
             dates: RefCell::default(),
             domain: setup.domain.clone(),
@@ -47,6 +47,7 @@ impl Core {
 
     /// From now on requests go to `service`.
     pub fn open(&self, service: Service<Machine>) {
+        self.watches.relieve(service.engine.clone());
         if self.service.set(Rc::new(service)).is_ok() {
             self.progress.core_started();
         }
@@ -75,8 +76,13 @@ impl Core {
     pub async fn take_connections(self: Rc<Self>) {
         loop {
             let stream = self.machine.next_connection().await;
+            if self.watches.is_full() {
+                // Those that came before it have their turn before one of them gives way.
+                self.machine.yield_now().await;
+            }
             if !self.is_draining() {
-                self.machine.spawn(connection::serve(self.clone(), stream));
+                let watch = self.watches.add(stream.handle());
+                self.machine.spawn(connection::serve(self.clone(), stream, watch));
             }
         }
     }

@@ -2,8 +2,9 @@
 //!
 //! The way of a request: `socket`'s acceptor gives a connection to a core, [`connection`] reads its head,
 //! [`crate::s3::serve`] answers, reading the body through [`body`], and [`response`] writes. [`core`] is what the
-//! connections of a core share, [`watch`] ends those that are past their time, [`answer`] has what is said
-//! without S3: health, heads that are refused, an engine that has not started.
+//! connections of a core share, [`watch`] ends those that are past their time, that are too slow ([`pace`]) or
+//! that must make room, [`answer`] has what is said without S3: health, heads that are refused, an engine that has
+//! not started, no room.
 //!
 //! Invariant: the lock on the volume is taken before a port is bound, because two daemons could share the
 //! port without a word. The port is open while the engines recover, so that `/-/live` can say so.
@@ -13,6 +14,7 @@ mod body;
 mod connection;
 mod core;
 mod input;
+mod pace;
 mod report;
 mod response;
 mod watch;
@@ -24,7 +26,7 @@ use crate::io::uring::{
     Acceptor, LaunchError, Listener, Machine as RealMachine, Volume, VolumeError, check_limits, launch,
 };
 use crate::io::{CoreId, Io};
-use crate::limits::CONNECTIONS_PER_CORE_MAX;
+use crate::limits::{CONNECTIONS_PER_CORE_MAX, RESERVE_CONNECTIONS_MAX};
 use crate::s3::auth::RootUser;
 use crate::s3::service::Service;
 use futures_util::future::{Either, select};
@@ -69,7 +71,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let setup = Arc::new(Setup {
         root: config.root,
         domain: config.domain,
-        connections_max: connections_max(descriptors, cpus.len()),
+        connections: Connections::within(descriptors, cpus.len()),
         boot_seed: boot_seed(&volume),
         listeners: Mutex::new(listeners),
         progress: progress.clone(),
@@ -101,11 +103,19 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 struct Setup {
     root: RootUser,
     domain: Option<String>,
-    connections_max: u32,
+    connections: Connections,
     boot_seed: u64,
     /// Core 0 takes them.
     listeners: Mutex<Vec<TcpListener>>,
     progress: Arc<Progress>,
+}
+
+/// How many connections a core may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Connections {
+    max: u32,
+    /// Further ones, when all of those are at work.
+    reserve: u32,
 }
 
 type Start = Result<Recovered, RecoverError>;
@@ -147,9 +157,13 @@ async fn accept(machine: Machine, listener: TcpListener, setup: Arc<Setup>) {
     let listening = Listener::new(&machine, listener);
     let ended = match listening {
         Ok(listener) => {
-            Acceptor::new(machine.clone(), listener, setup.connections_max)
-                .run()
-                .await
+            Acceptor::new(
+                machine.clone(),
+                listener,
+                setup.connections.max + setup.connections.reserve,
+            )
+            .run()
+            .await
         }
         Err(error) => Err(error),
     };
@@ -173,9 +187,16 @@ fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {
     addresses.iter().map(bind).collect()
 }
 
-fn connections_max(descriptors: u64, cores: usize) -> u32 {
-    let share = descriptors / cores.max(1) as u64;
-    share.min(u64::from(CONNECTIONS_PER_CORE_MAX)).max(1) as u32
+impl Connections {
+    fn within(descriptors: u64, cores: usize) -> Connections {
+        let share = descriptors / cores.max(1) as u64;
+        let share = share.min(u64::from(CONNECTIONS_PER_CORE_MAX + RESERVE_CONNECTIONS_MAX)) as u32;
+        let reserve = (share / 4).clamp(1, RESERVE_CONNECTIONS_MAX);
+        Connections {
+            max: share.saturating_sub(reserve).max(1),
+            reserve,
+        }
+    }
 }
 
 /// Apart from that of other boots and other volumes.
@@ -228,3 +249,25 @@ impl fmt::Display for ServeError {
 }
 
 impl std::error::Error for ServeError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connections_are_bounded_by_descriptors_and_keep_a_reserve() {
+        for (descriptors, cores, max, reserve) in [
+            (1 << 20, 1, CONNECTIONS_PER_CORE_MAX, RESERVE_CONNECTIONS_MAX),
+            (8320, 2, CONNECTIONS_PER_CORE_MAX, RESERVE_CONNECTIONS_MAX),
+            (8318, 2, CONNECTIONS_PER_CORE_MAX - 1, RESERVE_CONNECTIONS_MAX),
+            (128, 1, 96, 32),
+            (128, 64, 1, 1),
+            (1, 64, 1, 1),
+        ] {
+            assert_eq!(
+                Connections::within(descriptors, cores),
+                Connections { max, reserve }
+            );
+        }
+    }
+}

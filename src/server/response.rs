@@ -169,13 +169,14 @@ async fn write_piece(
     write_all(stream, watch, &mut slices[..count]).await
 }
 
-/// Writes all of `slices`; as long as some of it goes, the peer has time.
+/// Writes all of `slices`; as long as enough of it goes, the peer has time.
 async fn write_all(stream: &mut Stream, watch: &Watch, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
     // Leading empty slices would be written as nothing.
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
         watch.enter(Phase::Sending);
         let written = stream.write_vectored(slices).await?;
+        watch.moved(written);
         IoSlice::advance_slices(&mut slices, written);
     }
     watch.enter(Phase::Serving);

@@ -1,17 +1,27 @@
-//! Time-outs of connections, without a timer for each.
+//! Time-outs of connections, without a timer for each, and who gives way when there is not enough for all.
 //!
 //! Each connection says what it is waiting for; one task per core looks once in `SWEEP_INTERVAL` for those
-//! that are past their time and ends what they wait for. That task lives only while there are connections, so
-//! an idle core is never woken. A time-out is therefore up to two intervals late.
+//! that are past their time, or whose peers are too slow, and ends what they wait for. That task lives only while
+//! there are connections, so an idle core is never woken. A time-out is therefore up to two intervals late.
+//!
+//! A slow body is in nobody's way until others wait for the memory that it holds: then it is ended. A connection
+//! without a request has its place until a new one needs it.
 //!
 //! Invariant: what the hot path does here is to store an integer or two. No clock is read: time is the number
-//! of sweeps.
+//! of sweeps. A peer is judged only while it is waited for: what the server itself holds back is never slow.
 
-use super::Machine;
+use super::pace::Pace;
+use super::{Connections, Machine};
+use crate::engine::Engine;
 use crate::io::Io;
-use crate::io::uring::ShutdownHandle;
-use crate::limits::{COOL_AFTER, HEAD_TIMEOUT, IDLE_TIMEOUT, LINGER_TIMEOUT, STALL_TIMEOUT, SWEEP_INTERVAL};
-use std::cell::{Cell, RefCell};
+use crate::io::uring::StreamHandle;
+use crate::limits::{
+    BLOCK_BYTES, BLOCKS_PER_IO, COOL_AFTER, HEAD_TIMEOUT, IDLE_TIMEOUT, INLINE_BYTES_MAX, LINGER_TIMEOUT,
+    RESERVE_TIMEOUT, SWEEP_INTERVAL,
+};
+use std::cell::{Cell, OnceCell, RefCell};
+use std::cmp::Reverse;
+use std::collections::VecDeque;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::rc::{Rc, Weak};
@@ -25,6 +35,8 @@ const NEVER: u32 = u32::MAX;
 pub enum Phase {
     /// A request.
     Idle,
+    /// The only request of a connection of the reserve.
+    Reserve,
     /// The rest of a head.
     Head,
     /// Bytes of a body.
@@ -41,63 +53,127 @@ impl Phase {
     fn limit(self) -> Option<Duration> {
         match self {
             Phase::Idle => Some(IDLE_TIMEOUT),
+            Phase::Reserve => Some(RESERVE_TIMEOUT),
             Phase::Head => Some(HEAD_TIMEOUT),
-            Phase::Body | Phase::Sending => Some(STALL_TIMEOUT),
             Phase::Lingering => Some(LINGER_TIMEOUT),
+            // By their pace.
+            Phase::Body | Phase::Sending => None,
             Phase::Serving => None,
         }
     }
+
+    /// Whether nothing is lost but time if the connection ends.
+    fn gives_way(self) -> bool {
+        match self {
+            Phase::Idle | Phase::Reserve | Phase::Head | Phase::Lingering => true,
+            Phase::Body | Phase::Serving | Phase::Sending => false,
+        }
+    }
+}
+
+/// Why a connection's wait was ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Ended {
+    /// It took too long.
+    TooSlow,
+    /// Others needed what it held.
+    GaveWay,
 }
 
 /// The connections of a core.
 pub struct Watches {
     machine: Machine,
+    connections: Connections,
     /// Sweeps so far.
     now: Cell<u32>,
     watched: RefCell<Vec<Weak<Watch>>>,
+    /// Those of the reserve, the first that came in front.
+    reserve: RefCell<VecDeque<Weak<Watch>>>,
+    /// Those that were idle at the last sweep, the longest idle at the end; `None` until somebody asks.
+    idle: RefCell<Option<Vec<Weak<Watch>>>>,
     sweeping: Cell<bool>,
     open: Cell<usize>,
+    /// Those of them that gave way and are about to close.
+    leaving: Cell<usize>,
     on_all_closed: Cell<Option<Waker>>,
+    /// Set once the engines have recovered.
+    engine: OnceCell<Engine<Machine>>,
+    /// Bytes that bodies waited for at the last sweep.
+    wanted_bytes: Cell<usize>,
 }
 
 /// One connection's place among them.
 pub struct Watch {
     watches: Rc<Watches>,
-    handle: ShutdownHandle,
+    handle: StreamHandle,
+    is_of_reserve: bool,
     phase: Cell<Phase>,
     entered: Cell<u32>,
     deadline: Cell<u32>,
-    expired: Cell<bool>,
+    pace: Pace,
+    /// Bytes of the buffer that its body is received into, more or less.
+    body_holds: Cell<usize>,
+    ended: Cell<Option<Ended>>,
+    leaving: Cell<bool>,
     /// Who waits to be told that the connection has been idle for a while.
     on_cool: Cell<Option<Waker>>,
 }
 
 impl Watches {
-    pub fn new(machine: Machine) -> Rc<Watches> {
+    pub fn new(machine: Machine, connections: Connections) -> Rc<Watches> {
         Rc::new(Watches {
             machine,
+            connections,
             now: Cell::new(0),
             watched: RefCell::default(),
+            reserve: RefCell::default(),
+            idle: RefCell::default(),
             sweeping: Cell::new(false),
             open: Cell::new(0),
+            leaving: Cell::new(0),
             on_all_closed: Cell::default(),
+            engine: OnceCell::new(),
+            wanted_bytes: Cell::new(0),
         })
     }
 
-    /// Watches a connection, idle for now, until the [`Watch`] is dropped.
-    pub fn add(self: &Rc<Self>, handle: ShutdownHandle) -> Rc<Watch> {
+    /// From now on slow bodies give way to those that wait for the buffers of `engine`.
+    pub fn relieve(&self, engine: Engine<Machine>) {
+        let _ = self.engine.set(engine);
+    }
+
+    /// Whether one more connection has no place but that of another.
+    pub fn is_full(&self) -> bool {
+        self.open.get() - self.leaving.get() >= self.connections.max as usize
+    }
+
+    /// Watches a connection, idle for now, until the [`Watch`] is dropped. If there is no room for it, another gives
+    /// way; if none can, it is one of the reserve.
+    pub fn add(self: &Rc<Self>, handle: StreamHandle) -> Rc<Watch> {
+        if self.is_full() {
+            self.make_room();
+        }
+        let is_of_reserve = self.is_full();
         let watch = Rc::new(Watch {
             watches: self.clone(),
             handle,
+            is_of_reserve,
             phase: Cell::new(Phase::Idle),
             entered: Cell::new(0),
             deadline: Cell::new(NEVER),
-            expired: Cell::new(false),
+            pace: Pace::default(),
+            body_holds: Cell::new(0),
+            ended: Cell::new(None),
+            leaving: Cell::new(false),
             on_cool: Cell::default(),
         });
-        watch.enter(Phase::Idle);
+        watch.await_request();
         self.open.set(self.open.get() + 1);
         self.watched.borrow_mut().push(Rc::downgrade(&watch));
+        if is_of_reserve {
+            self.make_room_in_reserve();
+            self.reserve.borrow_mut().push_back(Rc::downgrade(&watch));
+        }
         if !self.sweeping.replace(true) {
             self.machine.spawn(self.clone().sweep());
         }
@@ -107,7 +183,7 @@ impl Watches {
     /// Ends connections that are between requests.
     pub fn end_idle(&self) {
         self.each(|watch| {
-            if watch.phase.get() == Phase::Idle {
+            if matches!(watch.phase.get(), Phase::Idle | Phase::Reserve) {
                 watch.handle.shut_down();
             }
         });
@@ -134,12 +210,68 @@ impl Watches {
         loop {
             self.machine.sleep(SWEEP_INTERVAL).await;
             self.now.set(self.now.get().wrapping_add(1));
+            self.idle.take();
             self.each(Watch::sweep);
+            self.relieve_shortage();
             if self.watched.borrow().is_empty() {
                 break;
             }
         }
         self.sweeping.set(false);
+    }
+
+    /// Ends the connection that has been idle for longest. One that became so since the last sweep stays: it would
+    /// give way before its client could say a word. So none is added to the list before the next sweep, and
+    /// looking for them costs little, however many come.
+    fn make_room(&self) {
+        let mut idle = self.idle.borrow_mut();
+        let idle = idle.get_or_insert_with(|| self.idle_since_last_sweep());
+        while let Some(watch) = idle.pop() {
+            if let Some(watch) = watch.upgrade()
+                && watch.is_idle_since_last_sweep()
+            {
+                return watch.leave();
+            }
+        }
+    }
+
+    fn idle_since_last_sweep(&self) -> Vec<Weak<Watch>> {
+        let watched = self.watched.borrow();
+        let mut idle: Vec<Rc<Watch>> = watched.iter().filter_map(Weak::upgrade).collect();
+        idle.retain(|watch| watch.is_idle_since_last_sweep());
+        // Stable: of those that began in the same second the first that came is at the end.
+        idle.reverse();
+        idle.sort_by_key(|watch| Reverse(watch.entered.get()));
+        idle.iter().map(Rc::downgrade).collect()
+    }
+
+    /// Keeps half of the reserve for those that have something to say: of the others the first that came is ended.
+    fn make_room_in_reserve(&self) {
+        let mut reserve = self.reserve.borrow_mut();
+        reserve.retain(|watch| watch.upgrade().is_some_and(|watch| !watch.leaving.get()));
+        if reserve.len() >= self.connections.reserve as usize / 2 {
+            let first = reserve
+                .iter()
+                .filter_map(Weak::upgrade)
+                .find(|watch| watch.gives_way());
+            first.inspect(|watch| watch.leave());
+        }
+    }
+
+    /// Ends slow bodies if others have waited for buffers since the last sweep: as many as would have room.
+    fn relieve_shortage(&self) {
+        let wanted = self.engine.get().map_or(0, Engine::wanted_buffer_bytes);
+        let lasting = wanted.min(self.wanted_bytes.replace(wanted));
+        if lasting == 0 {
+            return;
+        }
+        let missing = Cell::new(lasting);
+        self.each(|watch| {
+            if missing.get() > 0 && watch.is_in_the_way() {
+                missing.set(missing.get().saturating_sub(watch.body_holds.get()));
+                watch.end(Ended::GaveWay);
+            }
+        });
     }
 
     /// Calls `act` with each connection, and forgets those that are closed. `act` adds none.
@@ -155,7 +287,8 @@ impl Watches {
 }
 
 impl Watch {
-    /// The connection waits for this from now on, or for more of it: its time starts again.
+    /// The connection waits for this from now on, or for more of it: its time starts again, but that of a body
+    /// or a response.
     pub fn enter(&self, phase: Phase) {
         self.phase.set(phase);
         self.entered.set(self.watches.now.get());
@@ -166,9 +299,41 @@ impl Watch {
         });
     }
 
-    /// Whether a wait was ended because it took too long.
-    pub fn has_expired(&self) -> bool {
-        self.expired.get()
+    /// The connection waits for its next request.
+    pub fn await_request(&self) {
+        self.pace.begin();
+        self.enter(match self.is_of_reserve {
+            true => Phase::Reserve,
+            false => Phase::Idle,
+        });
+    }
+
+    /// Some of a head has come.
+    pub fn head_begun(&self) {
+        if !self.is_of_reserve {
+            self.enter(Phase::Head);
+        }
+    }
+
+    /// A body of so many bytes comes, if that is known.
+    pub fn body_begun(&self, length: Option<u64>) {
+        let length = length.map_or(INLINE_BYTES_MAX, |length| length as usize);
+        self.body_holds.set(length.min(BLOCKS_PER_IO * BLOCK_BYTES));
+    }
+
+    /// So many bytes of a body or response have moved.
+    pub fn moved(&self, bytes: usize) {
+        self.pace.moved(bytes);
+    }
+
+    /// Whether there is no room for this connection, so that one short answer is all that it gets.
+    pub fn is_of_reserve(&self) -> bool {
+        self.is_of_reserve
+    }
+
+    /// Why a wait was ended, if one was.
+    pub fn ended(&self) -> Option<Ended> {
+        self.ended.get()
     }
 
     /// Completes as `wait` does, or with `None` when the connection has been in its phase for `COOL_AFTER`.
@@ -195,8 +360,15 @@ impl Watch {
     }
 
     fn sweep(&self) {
-        if self.watches.now.get() >= self.deadline.get() {
-            self.expire();
+        match self.phase.get() {
+            Phase::Body => self.pace.wait_a_second(0),
+            // What fits into the socket was not taken by the peer yet, and frees no room until much of it is.
+            Phase::Sending => self.pace.wait_a_second(self.handle.untaken_bytes()),
+            Phase::Idle | Phase::Reserve | Phase::Head | Phase::Serving | Phase::Lingering => {}
+        }
+        let is_late = self.watches.now.get() >= self.deadline.get();
+        if is_late || (self.waits_for_bytes() && self.pace.is_too_slow()) {
+            self.end(Ended::TooSlow);
         } else if self.is_cool()
             && let Some(waker) = self.on_cool.take()
         {
@@ -204,23 +376,52 @@ impl Watch {
         }
     }
 
-    fn expire(&self) {
-        self.expired.set(true);
+    fn waits_for_bytes(&self) -> bool {
+        matches!(self.phase.get(), Phase::Body | Phase::Sending)
+    }
+
+    /// Whether it holds a body's buffer that others would fill sooner.
+    fn is_in_the_way(&self) -> bool {
+        self.phase.get() == Phase::Body && self.pace.is_too_slow_in_shortage()
+    }
+
+    fn gives_way(&self) -> bool {
+        self.phase.get().gives_way() && !self.leaving.get()
+    }
+
+    fn is_idle_since_last_sweep(&self) -> bool {
+        self.gives_way() && self.entered.get() != self.watches.now.get()
+    }
+
+    /// Ends the connection to make room for another.
+    fn leave(&self) {
+        self.leaving.set(true);
+        self.watches.leaving.set(self.watches.leaving.get() + 1);
+        self.end(Ended::GaveWay);
+    }
+
+    fn end(&self, why: Ended) {
+        self.ended.set(Some(why));
         self.deadline.set(NEVER);
+        // For what the peer is still told.
+        self.pace.begin();
         match self.phase.get() {
-            // The peer may still be told why.
             Phase::Head | Phase::Body => self.handle.end_reads(),
-            Phase::Idle | Phase::Sending | Phase::Lingering | Phase::Serving => self.handle.shut_down(),
+            Phase::Sending => self.handle.abort(),
+            Phase::Idle | Phase::Reserve | Phase::Lingering | Phase::Serving => self.handle.shut_down(),
         }
     }
 }
 
 impl Drop for Watch {
     fn drop(&mut self) {
-        let open = self.watches.open.get() - 1;
-        self.watches.open.set(open);
-        if open == 0
-            && let Some(waker) = self.watches.on_all_closed.take()
+        let watches = &self.watches;
+        watches.open.set(watches.open.get() - 1);
+        if self.leaving.get() {
+            watches.leaving.set(watches.leaving.get() - 1);
+        }
+        if watches.open.get() == 0
+            && let Some(waker) = watches.on_all_closed.take()
         {
             waker.wake();
         }

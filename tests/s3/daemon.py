@@ -57,8 +57,11 @@ def wait_until(condition, seconds: float, what: str):
 class Daemon:
     """One data directory and the process that serves it, restartable."""
 
-    def __init__(self, *flags: str, capacity: str = "2GiB", data: Path | None = None):
+    def __init__(
+        self, *flags: str, capacity: str = "2GiB", data: Path | None = None, descriptors: int | None = None
+    ):
         self.flags = flags
+        self.descriptors = descriptors
         self.capacity = capacity
         self.data = data or new_data_dir()
         self.log_path = self.data.with_name(self.data.name + ".log")
@@ -77,7 +80,8 @@ class Daemon:
     def command(self) -> list[str]:
         listen = f"127.0.0.1:{self.port}"
         base = [str(BINARY), "serve", "--data", str(self.data), "--listen", listen, "--capacity", self.capacity]
-        return [*base, "--domain", DOMAIN, *self.flags]
+        limited = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
+        return [*limited, *base, "--domain", DOMAIN, *self.flags]
 
     def start(self) -> "Daemon":
         """Returns when the daemon says that it is ready."""

@@ -527,3 +527,16 @@ def test_a_parameter_that_comes_twice_is_refused(raw, bucket):
     """Signatures sort parameters by value too; a server that takes the first reads what was signed as the second."""
     answer = raw.request("GET", f"/{bucket}?list-type=2&prefix=a&prefix=b")
     assert answer.refusal == (400, "InvalidArgument")
+
+
+@pytest.mark.parametrize("name", ["a b", "a:b", "é", "a\r\nb", "a/b", "(a)", ""])
+def test_metadata_in_a_presigned_query_has_the_name_of_a_header(raw, s3, bucket, name):
+    """Stored under another name, it could be in no response: it would be lost without a word."""
+    for target in (path_of(bucket, "k"), f"{path_of(bucket, 'k')}?uploads"):
+        method = "POST" if target.endswith("?uploads") else "PUT"
+        hoisted = f"{target}{'&' if '?' in target else '?'}{encode('x-amz-meta-' + name)}=1"
+        assert raw.presigned(method, hoisted).refusal == (400, "InvalidArgument")
+    assert keys_of(s3, bucket) == []
+    target = f"{path_of(bucket, 'k')}?x-amz-meta-a.b_c%7E=1"
+    assert raw.presigned("PUT", target, b"v").status == 200
+    assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a.b_c~": "1"}

@@ -1,5 +1,8 @@
 """Buckets: their names, their life, their listing, and the settings that are not there yet."""
 
+import hashlib
+from base64 import b64encode
+
 import pytest
 from check import refused, together
 from conftest import client_for, new_bucket_name
@@ -208,6 +211,30 @@ def test_putting_a_setting_is_not_implemented_and_changes_nothing(raw, bucket, s
     if setting in UNSET:
         assert raw.request("GET", f"/{bucket}?{setting}").refusal == UNSET[setting]
     assert raw.request("GET", f"/{bucket}?list-type=2").status == 200
+
+
+def test_what_is_not_implemented_is_called_by_its_name(raw, s3, bucket):
+    """S3's message speaks of a header; only where there is one may ours."""
+    s3.put_object(Bucket=bucket, Key="k", Body=b"v")
+    document = b"<Delete><Object><Key>k</Key><ETag>x</ETag></Object></Delete>"
+    md5 = b64encode(hashlib.md5(document).digest()).decode()
+    conditional = raw.request("POST", f"/{bucket}?delete", document, {"content-md5": md5})
+    assert xml_text(conditional.body, "Error/Message") == "A condition on a key of DeleteObjects is not implemented."
+    for method, target, what in (
+        ("PUT", f"/{bucket}?policy", "PUT of ?policy"),
+        ("GET", f"/{bucket}?inventory", "GET of ?inventory"),
+        ("PUT", f"/{bucket}/k?tagging", "PUT of ?tagging"),
+        ("GET", f"/{bucket}/k?attributes", "GET of ?attributes"),
+        ("POST", f"/{bucket}/k?select&select-type=2", "POST of ?select"),
+        ("POST", f"/{bucket}", "POST on a bucket without ?delete"),
+        ("POST", f"/{bucket}/k", "POST on an object without ?uploads or ?uploadId"),
+    ):
+        answer = raw.request(method, target)
+        assert answer.refusal == (501, "NotImplemented")
+        assert xml_text(answer.body, "Message") == f"{what} is not implemented."
+    answer = raw.request("PUT", f"/{bucket}/k", b"w", {"x-amz-tagging": "a=b"})
+    assert answer.refusal == (501, "NotImplemented")
+    assert "A header you provided" in xml_text(answer.body, "Message") and xml_text(answer.body, "Header")
 
 
 def test_putting_a_setting_does_not_create_a_bucket(raw):

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 from check import MIB, body_of, etag, exists, keys_of, pattern
-from daemon import DOMAIN, wait_until
+from daemon import DOMAIN
 from sigv4 import UNSIGNED
 from wire import Closed, head, path_of, xml_text
 
@@ -511,39 +511,3 @@ def test_a_thousand_idle_connections_are_all_served(raw, stored):
     finally:
         for wire in wires:
             wire.socket.close()
-
-
-def test_slow_heads_and_stalled_bodies_are_ended(raw, s3, bucket, stored):
-    """A head has 30 s; a body that makes no progress 60 s. Those that do go on stay."""
-    target = path_of(bucket, "other")
-    with raw.connect(timeout=80) as slow_head, raw.connect(timeout=80) as stalled, raw.connect(timeout=80) as dripping:
-        begun = time.monotonic()
-        slow_head.send(b"GET / HTTP/1.1\r\nHost: x\r\n")
-        body = pattern(100_000)
-        stalled.send(head("PUT", target, raw.signed("PUT", target, body)) + body[:50_000])
-        dripping.send(head("PUT", target + "2", raw.signed("PUT", target + "2", body)))
-        sent = 0
-
-        def drip_until_closed() -> bool:
-            nonlocal sent
-            dripping.send(body[sent : sent + 5])
-            sent += 5
-            slow_head.socket.settimeout(0.5)
-            try:
-                slow_head.any_response()
-            except TimeoutError:
-                return False
-            except Closed:
-                pass
-            return True
-
-        wait_until(drip_until_closed, 45, "a slow head is closed")
-        assert 25 < time.monotonic() - begun < 45
-        answer = stalled.response("PUT")
-        assert answer.refusal == (400, "RequestTimeout")
-        assert 55 < time.monotonic() - begun < 80
-        stalled.assert_closed()
-        dripping.send(body[sent:])
-        assert dripping.response("PUT").status == 200
-    assert not exists(s3, bucket, "other")
-    assert body_of(s3, bucket, "other2") == body

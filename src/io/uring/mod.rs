@@ -21,7 +21,7 @@ mod volume;
 pub use buffer::Buffer;
 pub use disk::ReadBuf;
 pub use launch::{CoreChoice, Cores, LaunchError, check_limits, launch};
-pub use socket::{Acceptor, Listener, ShutdownHandle, Stream};
+pub use socket::{Acceptor, Listener, Stream, StreamHandle};
 pub use volume::{CAPACITY_BYTES_MIN, Volume, VolumeError, VolumeId};
 
 use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape};

@@ -3,7 +3,7 @@
 //! A socket call is tried first and the reactor asked only when the call would wait, so a request that
 //! has already arrived costs one system call. After a read that emptied the socket the reactor is asked
 //! first. A wait has no timer of its own: whoever keeps time ends it from outside, through the stream's
-//! [`ShutdownHandle`].
+//! [`StreamHandle`].
 //!
 //! One core accepts and hands each connection to the core that has the fewest, because SO_REUSEPORT
 //! spreads by a hash: figures at [`Acceptor`].
@@ -21,6 +21,7 @@ use std::cell::RefCell;
 use std::fs::File;
 use std::io::{self, IoSlice, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::fd::AsRawFd;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
@@ -29,7 +30,7 @@ use std::time::Duration;
 
 /// Connections that the kernel completes before they are accepted; it caps this at net.core.somaxconn.
 const BACKLOG: i32 = 4096;
-/// The pause after an accept that failed for want of descriptors or memory.
+/// The pause after an accept that failed for want of descriptors or memory, and while all cores are full.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(20);
 
 /// A listening socket, on the core where it was made.
@@ -131,7 +132,8 @@ pub struct Acceptor<M: Send + 'static> {
 }
 
 impl<M: Send + 'static> Acceptor<M> {
-    /// A core that has `connections_max` connections gets no more; what comes when all are full is closed.
+    /// A core that has `connections_max` connections gets no more; what comes when all are full waits, in the
+    /// kernel's queue and for what that holds.
     pub fn new(machine: Machine<M>, listener: Listener, connections_max: u32) -> Acceptor<M> {
         Acceptor {
             machine,
@@ -149,12 +151,22 @@ impl<M: Send + 'static> Acceptor<M> {
                 Either::Left(_) => return Ok(()),
                 Either::Right((socket, _)) => socket?,
             };
+            last = match select(&mut shutdown, pin!(self.core_with_room_after(last))).await {
+                Either::Left(_) => return Ok(()),
+                Either::Right((core, _)) => core,
+            };
+            self.machine.0.connections.count(last);
+            self.machine.0.mesh.hand_over(last, socket);
+        }
+    }
+
+    async fn core_with_room_after(&self, last: CoreId) -> CoreId {
+        loop {
             let (core, open) = self.machine.0.connections.fewest_after(last);
             if open < self.connections_max {
-                self.machine.0.connections.count(core);
-                self.machine.0.mesh.hand_over(core, socket);
-                last = core;
+                return core;
             }
+            self.listener.timers.sleep(ACCEPT_RETRY_DELAY).await;
         }
     }
 }
@@ -253,9 +265,9 @@ impl Stream {
         self.tcp().shutdown(how)
     }
 
-    /// What ends this connection from another task, a pending read or write included.
-    pub fn shutdown_handle(&self) -> ShutdownHandle {
-        ShutdownHandle(Rc::downgrade(&self.socket))
+    /// What watches this connection from another task and ends it, a pending read or write included.
+    pub fn handle(&self) -> StreamHandle {
+        StreamHandle(Rc::downgrade(&self.socket))
     }
 
     fn tcp(&self) -> &TcpStream {
@@ -277,11 +289,20 @@ impl Stream {
     }
 }
 
-/// Ends a connection that its owner waits on. Does not keep it open.
+/// Watches and ends a connection that its owner waits on. Does not keep it open.
 #[derive(Clone)]
-pub struct ShutdownHandle(Weak<TcpStream>);
+pub struct StreamHandle(Weak<TcpStream>);
 
-impl ShutdownHandle {
+impl StreamHandle {
+    /// Bytes that were written and that the other end has not acknowledged: those that the kernel holds for it.
+    pub fn untaken_bytes(&self) -> u64 {
+        let Some(socket) = self.0.upgrade() else { return 0 };
+        let mut bytes: libc::c_int = 0;
+        // SAFETY: the descriptor is open as long as `socket` is, and this request (SIOCOUTQ, tcp(7)) writes one int.
+        let asked = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) };
+        if asked == 0 { bytes.max(0) as u64 } else { 0 }
+    }
+
     /// A pending or later read gets the end of the stream, a write an error. Of no effect on a connection
     /// that is closed.
     pub fn shut_down(&self) {
@@ -292,6 +313,15 @@ impl ShutdownHandle {
     /// answer can still be written.
     pub fn end_reads(&self) {
         self.end(Shutdown::Read);
+    }
+
+    /// As [`StreamHandle::shut_down`], and what the other end has not taken is thrown away: else the kernel would
+    /// hold it for a while after the connection is closed.
+    pub fn abort(&self) {
+        if let Some(socket) = self.0.upgrade() {
+            let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
+        }
+        self.shut_down();
     }
 
     fn end(&self, how: Shutdown) {
@@ -442,14 +472,14 @@ mod tests {
     }
 
     #[test]
-    fn a_shutdown_handle_ends_a_pending_read_and_a_pending_write() {
+    fn a_handle_ends_a_pending_read_and_a_pending_write() {
         let ended = Arc::new(Barrier::new(2));
         let client_ended = Arc::clone(&ended);
         connected(
             move |machine, mut stream| {
                 let ended = Arc::clone(&ended);
                 async move {
-                    let handle = stream.shutdown_handle();
+                    let handle = stream.handle();
                     let late = handle.clone();
                     let sweeper = machine.clone();
                     machine.spawn(async move {
@@ -471,10 +501,10 @@ mod tests {
     }
 
     #[test]
-    fn a_shutdown_handle_wakes_a_reader() {
+    fn a_handle_wakes_a_reader() {
         connected(
             |machine, mut stream| async move {
-                let handle = stream.shutdown_handle();
+                let handle = stream.handle();
                 let sweeper = machine.clone();
                 machine.spawn(async move {
                     sweeper.yield_now().await;
@@ -516,7 +546,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_are_spread_over_cores_and_a_full_server_closes_what_comes() {
+    fn connections_are_spread_over_cores_and_a_full_server_lets_what_comes_wait() {
         const PER_CORE: usize = 4;
         if CoreChoice::All.cpus().unwrap().len() < 2 {
             return;
@@ -530,10 +560,12 @@ mod tests {
                 .map(|_| TcpStream::connect(address).unwrap())
                 .collect();
             let mut one_more = TcpStream::connect(address).unwrap();
-            assert_eq!(one_more.read(&mut [0]).unwrap_or(0), 0);
+            one_more.write_all(&[2]).unwrap();
             for client in &mut clients {
                 client.write_all(&[1]).unwrap();
             }
+            // It is served once one of the others is gone.
+            one_more.read_exact(&mut [0]).unwrap();
         });
         let socket = Arc::new(socket);
         run(2, volume, move |machine: Machine<()>| {
@@ -549,10 +581,53 @@ mod tests {
                     streams.push(machine.next_connection().await);
                 }
                 for stream in &mut streams {
-                    assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 1);
+                    let mut sent = [0; 8];
+                    assert_eq!((stream.read(&mut sent).await.unwrap(), sent[0]), (1, 1));
+                }
+                if machine.core() == CoreId(0) {
+                    drop(streams.pop());
+                    let mut one_more = machine.next_connection().await;
+                    assert_eq!(one_more.read(&mut [0; 8]).await.unwrap(), 1);
+                    one_more.write_all(&[1]).await.unwrap();
+                    machine.send(CoreId(1), ());
+                } else {
+                    machine.receive().await;
                 }
             }
         });
         client.join().unwrap();
+    }
+
+    #[test]
+    fn what_the_other_end_has_not_taken_is_told() {
+        let read = Arc::new(Barrier::new(2));
+        let client_read = Arc::clone(&read);
+        connected(
+            move |machine, mut stream| {
+                let read = Arc::clone(&read);
+                async move {
+                    let handle = stream.handle();
+                    assert_eq!(handle.untaken_bytes(), 0);
+                    // More than both ends' sockets hold: some of it stays here.
+                    let mut written = 0;
+                    while handle.untaken_bytes() == 0 {
+                        let slice = [IoSlice::new(&[0; 1 << 20])];
+                        written += stream.write_vectored(&slice).await.unwrap();
+                    }
+                    assert!(handle.untaken_bytes() <= written as u64);
+                    stream.shutdown(Shutdown::Write).unwrap();
+                    read.wait();
+                    while handle.untaken_bytes() > 0 {
+                        machine.sleep(Duration::from_millis(1)).await;
+                    }
+                    drop(stream);
+                    assert_eq!(handle.untaken_bytes(), 0);
+                }
+            },
+            move |mut client| {
+                client_read.wait();
+                client.read_to_end(&mut Vec::new()).unwrap();
+            },
+        );
     }
 }

@@ -74,7 +74,7 @@ fn check(object: &ObjectIdentifier) -> S3Result<Key> {
         return Err(S3Error::new(ErrorCode::NoSuchVersion));
     }
     if object.etag.is_some() || object.size.is_some() || object.last_modified.is_some() {
-        return Err(S3Error::new(ErrorCode::NotImplemented));
+        return Err(S3Error::not_implemented("A condition on a key of DeleteObjects"));
     }
     Key::new(object.key.as_bytes())
 }

@@ -104,7 +104,7 @@ pub fn bucket_setting<I: Machine>(
         (Method::Delete, Unset::Missing(_)) if *setting != "object-lock" && *setting != "policyStatus" => {
             Ok(Response::empty(204))
         }
-        _ => Err(S3Error::new(ErrorCode::NotImplemented)),
+        _ => Err(not_implemented(request, setting)),
     }
 }
 
@@ -117,7 +117,12 @@ pub async fn object_setting<I: Machine>(
     request.check_version()?;
     let is_get = request.head.method() == Method::Get;
     if !is_get || !(request.query.has("acl") || request.query.has("tagging")) {
-        return Err(S3Error::new(ErrorCode::NotImplemented));
+        let mut settings = OBJECT_SETTINGS.iter().chain(&["tagging"]);
+        let setting = settings.find(|name| request.query.has(name));
+        return Err(not_implemented(
+            request,
+            setting.expect("the request was routed here"),
+        ));
     }
     service
         .engine
@@ -128,6 +133,10 @@ pub async fn object_setting<I: Machine>(
         true => Ok(owner_only(service)),
         false => Ok(Response::xml(200, wrap("Tagging", "<TagSet></TagSet>"))),
     }
+}
+
+fn not_implemented(request: &Request<'_>, setting: &str) -> S3Error {
+    S3Error::not_implemented(format_args!("{} of ?{setting}", request.head.method_str()))
 }
 
 fn owner_only<I: Machine>(service: &Service<I>) -> Response<I> {

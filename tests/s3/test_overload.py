@@ -1,0 +1,260 @@
+"""Clients that are slow, and clients that are too many: who is ended, who is not, and what they are told."""
+
+import contextlib
+import threading
+import time
+
+import pytest
+from check import MIB, body_of, etag, exists, pattern, together
+from conftest import client_for
+from daemon import ACCESS_KEY, SECRET_KEY, wait_until
+from sigv4 import Signer
+from wire import TIMEOUT, Closed, Raw, Response, Wire, head, path_of
+
+SECOND = 1.0
+# A peer is given up after 60 s, on the sweep behind it.
+GIVEN_UP = (55, 75)
+# Those that keep to the rate are watched for longer than that.
+LONG = 80
+
+
+class Client:
+    """One who sends or reads a little, and again after a second, until the server has had enough or `LONG` is over."""
+
+    def __init__(self, raw: Raw, request: bytes):
+        self.wire = raw.connect(timeout=LONG)
+        self.begun = time.monotonic()
+        self.wire.send(request)
+
+    def __enter__(self) -> "Client":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.wire.socket.close()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.begun
+
+    def send_slowly(self, pieces) -> Response:
+        """Sends one piece a second; returns the answer that comes in between, or after the last."""
+        for piece in pieces:
+            self.wire.send_or_closed(piece)
+            self.wire.socket.settimeout(SECOND)
+            with contextlib.suppress(TimeoutError):
+                return self.wire.any_response("PUT")
+        self.wire.socket.settimeout(LONG)
+        return self.wire.any_response("PUT")
+
+    def read_slowly(self, length: int) -> bytes:
+        """Reads `length` bytes a second for `LONG`, and then the rest; what there was is returned."""
+        parts, never = [], threading.Event()
+        with contextlib.suppress(ConnectionResetError):
+            while self.seconds < LONG:
+                parts.append(self.wire.socket.recv(length))
+                never.wait(SECOND)
+            while part := self.wire.socket.recv(MIB):
+                parts.append(part)
+        return b"".join(parts)
+
+
+def test_peers_that_are_too_slow_are_ended_and_others_are_not(raw, s3, bucket):
+    """A head has 30 s; a body or response that makes no progress, or next to none, 60 s. ATTACKS: slow bodies."""
+    large = pattern(32 * MIB)
+    s3.put_object(Bucket=bucket, Key="large", Body=large)
+
+    def put(key: str, body: bytes) -> bytes:
+        target = path_of(bucket, key)
+        return head("PUT", target, raw.signed("PUT", target, body))
+
+    get = head("GET", path_of(bucket, "large"), raw.signed("GET", path_of(bucket, "large"), headers={"connection": "close"}))
+
+    def slow_head() -> None:
+        with Client(raw, b"GET / HTTP/1.1\r\nHost: x\r\n") as client:
+            assert client.wire.any_response().refusal == (400, "RequestTimeout")
+            assert 25 < client.seconds < 45
+            client.wire.assert_closed()
+
+    def silent_body() -> None:
+        body = pattern(100_000)
+        with Client(raw, put("silent", body) + body[:50_000]) as client:
+            assert client.wire.any_response("PUT").refusal == (400, "RequestTimeout")
+            assert GIVEN_UP[0] < client.seconds < GIVEN_UP[1]
+            client.wire.assert_closed()
+
+    def trickling_body(size: int, step: int) -> None:
+        body = pattern(size)
+        pieces = (body[at : at + step] for at in range(0, size, step))
+        with Client(raw, put("trickling", body)) as client:
+            assert client.send_slowly(pieces).refusal == (400, "RequestTimeout")
+            assert GIVEN_UP[0] < client.seconds < GIVEN_UP[1]
+            client.wire.assert_closed()
+
+    def slow_body() -> None:
+        body = pattern(LONG * 1024)
+        with Client(raw, put("slow", body)) as client:
+            answer = client.send_slowly(body[at : at + 1024] for at in range(0, len(body), 1024))
+            assert answer["etag"] == etag(body) and client.seconds > GIVEN_UP[1]
+
+    def body_in_bursts() -> None:
+        body = pattern(4 * 40_000)
+        pieces = (body[at // 20 * 40_000 :][:40_000] if at % 20 == 0 else b"" for at in range(LONG))
+        with Client(raw, put("bursts", body)) as client:
+            assert client.send_slowly(pieces)["etag"] == etag(body)
+
+    def trickling_reader() -> None:
+        with Client(raw, get) as client:
+            assert len(client.read_slowly(1)) < len(large)
+
+    def slow_reader() -> None:
+        # Slower than the server's socket makes room for more: what counts is what the client takes.
+        with Client(raw, get) as client:
+            assert client.read_slowly(16 * 1024).endswith(large)
+
+    scenes = [
+        slow_head, silent_body, lambda: trickling_body(1000, 1), lambda: trickling_body(3 * MIB, 10), slow_body,
+        body_in_bursts, trickling_reader, slow_reader,
+    ]  # fmt: skip
+    assert together(len(scenes), lambda index: scenes[index]()) == [None] * len(scenes)
+    assert not exists(s3, bucket, "silent") and not exists(s3, bucket, "trickling")
+    assert body_of(s3, bucket, "slow") == pattern(LONG * 1024)
+
+
+# --- the memory of bodies
+
+
+def test_slow_bodies_give_way_to_those_that_wait_for_memory(own_daemon):
+    """Each large body holds a buffer of 256 KiB, of 64 MiB that a core has for them."""
+    slow, size = 300, MIB
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    with contextlib.ExitStack() as stack:
+        wires = []
+        for index in range(slow):
+            target, body = path_of("scarce", f"slow/{index}"), pattern(size, index % 5)
+            headers = raw.signed("PUT", target, body, {"expect": "100-continue"})
+            wires.append(stack.enter_context(raw.connect(timeout=30)))
+            wires[-1].send(head("PUT", target, headers))
+        # Those that have a buffer are asked for their bodies, and send little of them.
+        for wire in wires[:200]:
+            assert wire.any_response().status == 100
+            wire.send(b"x")
+        # Others send at once, and each is served; most of the buffers are with the slow ones.
+        for index in range(3):
+            target, body = path_of("scarce", f"quick/{index}"), pattern(3 * size, index)
+            assert raw.request("PUT", target, body).status == 200
+            assert body_of(s3, "scarce", f"quick/{index}") == body
+        told = []
+        for wire in wires:
+            wire.socket.setblocking(False)
+            with contextlib.suppress(BlockingIOError, Closed):
+                told.append(wire.response("PUT").refusal)
+        # No more than were in the way, each with an answer that clients try again after.
+        assert set(told) == {(503, "SlowDown")} and slow - 256 <= len(told) < slow / 2
+    daemon.stop()
+
+
+def test_slow_small_bodies_hold_no_more_memory_than_there_is(own_daemon):
+    """Bodies that go with their records are of 64 KiB at most: 1,024 of them are all that a core has."""
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    body = pattern(64 * 1024)
+    with contextlib.ExitStack() as stack:
+        for index in range(1100):
+            target = path_of("scarce", f"slow/{index}")
+            wire = stack.enter_context(raw.connect(timeout=30))
+            wire.send(head("PUT", target, raw.signed("PUT", target, body)) + body[:1000])
+        assert raw.request("PUT", path_of("scarce", "quick"), body).status == 200
+        assert body_of(s3, "scarce", "quick") == body
+    daemon.stop()
+
+
+# --- connections
+
+
+@pytest.fixture
+def narrow(own_daemon):
+    """A daemon with descriptors for some 200 connections."""
+    daemon = own_daemon("--cores", "1", descriptors=900).start()
+    yield daemon
+    daemon.assert_alive()
+    daemon.stop()
+
+
+def is_closed(wire: Wire) -> bool:
+    wire.socket.setblocking(False)
+    try:
+        return wire.socket.recv(1) == b""
+    except BlockingIOError:
+        return False
+    except ConnectionResetError:
+        return True
+
+
+def test_new_connections_take_the_place_of_those_that_have_been_idle_for_longest(narrow):
+    raw, s3 = Raw(narrow.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(narrow.endpoint)
+    s3.create_bucket(Bucket="narrow")
+    s3.put_object(Bucket="narrow", Key="k", Body=b"stored")
+    request = head("GET", "/narrow/k", raw.signed("GET", "/narrow/k"))
+    with contextlib.ExitStack() as stack:
+
+        def connect(sent: bytes) -> Wire:
+            wire = stack.enter_context(raw.connect())
+            wire.send(sent)
+            return wire
+
+        def served() -> Wire | None:
+            """A connection with a request behind it; a second may pass before another is idle enough to give way."""
+            wire = connect(request)
+            answer = wire.response()
+            assert answer.body == b"stored" or answer.refusal == (503, "SlowDown")
+            return wire if answer.status == 200 else None
+
+        begun = [connect(b"GET / HTTP/1.1\r\nHost: x\r\n") for _ in range(100)]
+        silent = [connect(b"") for _ in range(60)]
+        used = [wait_until(served, 5, "a connection is served") for _ in range(300)]
+        assert all(map(is_closed, silent))
+        assert [wire.response().refusal for wire in begun] == [(503, "SlowDown")] * 100
+        # Of those that were served the last ones are kept, and serve again.
+        kept = [index for index, wire in enumerate(used) if not is_closed(wire)]
+        assert len(kept) > 100 and kept == list(range(kept[0], 300))
+        for index in (kept[0], kept[-1]):
+            used[index].socket.settimeout(TIMEOUT)
+            used[index].send(request)
+            assert used[index].response().body == b"stored"
+        assert raw.send("GET", "/-/live", {}).status == 200
+
+
+def test_a_server_whose_connections_are_all_at_work_says_so_and_still_answers_after_its_health(narrow):
+    raw, s3 = Raw(narrow.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(narrow.endpoint)
+    s3.create_bucket(Bucket="narrow")
+    body = pattern(2000)
+    with contextlib.ExitStack() as stack:
+        busy = []
+        while len(busy) < 600:
+            target = path_of("narrow", f"{len(busy)}")
+            wire = stack.enter_context(raw.connect())
+            wire.send(head("PUT", target, raw.signed("PUT", target, body, {"expect": "100-continue"})))
+            answer = wire.any_response("PUT")
+            if answer.status != 100:
+                break
+            busy.append(wire)
+        assert 100 < len(busy) < 300
+        assert answer.refusal == (503, "SlowDown") and answer["connection"] == "close" and "retry-after" in answer
+        wire.assert_closed()
+        for _ in range(3):
+            # Silent ones do not fill the reserve, and neither do those that are turned away.
+            silent = [stack.enter_context(raw.connect()) for _ in range(100)]
+            turned_away = together(20, lambda _: raw.request("GET", "/narrow/0"))
+            assert [answer.refusal for answer in turned_away] == [(503, "SlowDown")] * 20
+            # With a body that nobody reads, too.
+            assert raw.request("PUT", "/narrow/k", pattern(MIB)).refusal == (503, "SlowDown")
+            assert [raw.send("GET", path, {}).status for path in ("/-/live", "/-/ready")] == [200, 200]
+        # The last silent one has the reserve's time, and no more.
+        wait_until(lambda: is_closed(silent[-1]), 10, "a silent connection of the reserve is closed")
+        for wire in busy:
+            wire.send(body)
+            assert wire.response("PUT")["etag"] == etag(body)
+        assert raw.request("GET", "/narrow/0").body == body
