@@ -17,7 +17,11 @@ use crate::index::key::{self, Named};
 use crate::index::{Entry, Lives};
 use crate::io::SegmentId;
 use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
-use crate::log::{self, BATCH_HEADER_BYTES, BatchWriter, POISON_RECORD_BYTES, SegmentHeader};
+use crate::log::{
+    self, BATCH_HEADER_BYTES, BatchWriter, LOG_START, POISON_RECORD_BYTES, SegmentHeader, WATERMARK_BYTES,
+    WATERMARK_OFFSET, encode_watermark, watermark_past,
+};
+use futures_channel::oneshot;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -107,6 +111,8 @@ pub struct CommitQueue {
     arrived: Signal,
     /// A batch failed that no later one has declared void yet: what it holds may come true at the next start.
     unsettled: Cell<bool>,
+    /// Told when the log has been sealed behind what is queued now.
+    sealing: RefCell<Vec<oneshot::Sender<()>>>,
 }
 
 struct Pending {
@@ -221,6 +227,8 @@ struct Tail {
 
 struct OpenLog {
     header: SegmentHeader,
+    /// No batch ends behind it before it is raised.
+    watermark: u32,
     offset: u32,
     number: u32,
 }
@@ -245,7 +253,7 @@ impl<I: Machine> Core<I> {
 
     /// Returns when all that is queued now has been answered.
     pub async fn commits_settled(self: &Rc<Self>) {
-        let (sender, receiver) = futures_channel::oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let outcome = Ok(Outcome {
             sequence: 0,
             modified_ms: 0,
@@ -258,10 +266,19 @@ impl<I: Machine> Core<I> {
         receiver.await.expect("every queued answer is given");
     }
 
+    /// Returns when all that is queued now has been answered, and the log is sealed behind it: the next start need not
+    /// ask how it ends. What comes later begins another log.
+    pub async fn seal_log(self: &Rc<Self>) {
+        let (sender, receiver) = oneshot::channel();
+        self.commits.sealing.borrow_mut().push(sender);
+        self.commits.arrived.raise();
+        receiver.await.expect("the log's writer runs as long as the core");
+    }
+
     /// After a change that the disk failed: whether it is void now, on stable storage. Tries for a while.
     pub async fn failed_change_is_void(self: &Rc<Self>) -> bool {
         for _ in 0..VOID_ATTEMPTS {
-            let (sender, receiver) = futures_channel::oneshot::channel();
+            let (sender, receiver) = oneshot::channel();
             let outcome = Outcome {
                 sequence: self.next_sequence(),
                 modified_ms: 0,
@@ -290,6 +307,15 @@ impl<I: Machine> Core<I> {
                 if let Err(refusal) = self.write_batch(&mut tail).await {
                     self.fail_queue(refusal);
                 }
+            }
+            let sealing = self.commits.sealing.take();
+            if !sealing.is_empty()
+                && let Some(open) = tail.open.take()
+            {
+                self.seal_open(open).await;
+            }
+            for sender in sealing {
+                let _ = sender.send(()); // One that went away need not know.
             }
         }
     }
@@ -325,10 +351,7 @@ impl<I: Machine> Core<I> {
         if planted(Fault::EarlyIndex) {
             self.apply_all(&batch, &open.header);
         }
-        match self
-            .write_and_sync(SegmentId(open.header.segment), open.offset, buffer)
-            .await
-        {
+        match self.write_and_sync(open, buffer).await {
             Ok(()) => {
                 let segment = SegmentId(open.header.segment);
                 open.offset += length;
@@ -369,23 +392,28 @@ impl<I: Machine> Core<I> {
             }
         };
         if let Some(full) = tail.open.take() {
-            let segment = SegmentId(full.header.segment);
-            if full.room() > 0 {
-                let buffer = self.io.buffer(crate::io::DISK_ALIGN_BYTES);
-                let (buffer, _) =
-                    BatchWriter::new(buffer, &full.header, full.offset, full.number).finish_sealed();
-                if let Err(error) = self.io.write(segment, full.offset, buffer).await {
-                    warn!("weft: log segment {segment}: sealing it: {error}");
-                }
-            }
-            self.seal(segment);
+            self.seal_open(full).await;
         }
         tail.open = Some(OpenLog {
             header,
-            offset: crate::limits::SEGMENT_HEADER_BYTES,
+            watermark: LOG_START,
+            offset: LOG_START,
             number: 0,
         });
         Ok(())
+    }
+
+    /// Ends a log where it is. The seal holds no record, so nothing is lost when it fails or does not last.
+    async fn seal_open(self: &Rc<Self>, log: OpenLog) {
+        let segment = SegmentId(log.header.segment);
+        if log.room() > 0 {
+            let buffer = self.io.buffer(crate::io::DISK_ALIGN_BYTES);
+            let (buffer, _) = BatchWriter::new(buffer, &log.header, log.offset, log.number).finish_sealed();
+            if let Err(error) = self.io.write(segment, log.offset, buffer).await {
+                warn!("weft: log segment {segment}: sealing it: {error}");
+            }
+        }
+        self.seal(segment);
     }
 
     /// Encodes the records of `batch`, and tells their values where their bodies lie.
@@ -437,13 +465,19 @@ impl<I: Machine> Core<I> {
         buffer
     }
 
-    async fn write_and_sync(
-        &self,
-        segment: SegmentId,
-        offset: u32,
-        buffer: I::WriteBuf,
-    ) -> std::io::Result<()> {
-        self.io.write(segment, offset, buffer).await?;
+    async fn write_and_sync(&self, open: &mut OpenLog, buffer: I::WriteBuf) -> std::io::Result<()> {
+        let segment = SegmentId(open.header.segment);
+        let end = open.offset + buffer.as_ref().len() as u32;
+        if end > open.watermark && !planted(Fault::WatermarkKept) {
+            // Durable with the batch, in one sync: what is acknowledged never lies behind the watermark.
+            open.watermark = watermark_past(end, open.header.segment_size_bytes);
+            let mut block = self.io.buffer(WATERMARK_BYTES as usize);
+            block
+                .as_mut()
+                .copy_from_slice(&encode_watermark(&open.header, open.watermark));
+            self.io.write(segment, WATERMARK_OFFSET, block).await?;
+        }
+        self.io.write(segment, open.offset, buffer).await?;
         if planted(Fault::LogUnsynced) {
             return Ok(());
         }
@@ -490,7 +524,7 @@ impl<I: Machine> Core<I> {
     /// What [`Fault::EarlyAck`] does.
     fn answer_early(&self, batch: &mut [Queued]) {
         for queued in batch {
-            let nobody = ReplyTo::Local(futures_channel::oneshot::channel().0);
+            let nobody = ReplyTo::Local(oneshot::channel().0);
             self.reply_outcome(std::mem::replace(&mut queued.to, nobody), queued.outcome);
         }
     }

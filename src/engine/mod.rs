@@ -92,9 +92,9 @@ impl<I: Machine> Engine<I> {
         Ok((Engine { core }, recovered))
     }
 
-    /// Returns when every change that was handed in here has been answered.
+    /// Returns when every change that was handed in here has been answered, and the log is sealed behind them.
     pub async fn settle(&self) {
-        self.core.commits_settled().await;
+        self.core.seal_log().await;
         self.core.flush_ledger();
     }
 

@@ -30,6 +30,8 @@ pub enum Fault {
     ReplacedKept,
     /// A refusal does not wait for the pending change that caused it.
     EarlyRefusal,
+    /// The watermark of a log stays where it is while batches pass it.
+    WatermarkKept,
 }
 
 #[cfg(feature = "planted")]

@@ -18,10 +18,9 @@ use crate::engine::planted::{Fault, planted};
 use crate::index::key::{self, Named};
 use crate::index::{Entry, Lives};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
-use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::log::{
-    BatchRef, BatchWriter, Change, HeaderError, LogEnd, LogScanner, RecordKind, ScanStep, SegmentHeader,
-    SegmentKind, change_length,
+    BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, ScanStep,
+    SegmentHeader, SegmentKind, WATERMARK_OFFSET, change_length, decode_watermark,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -111,8 +110,8 @@ impl<I: Machine> Core<I> {
             unreachable!("a survey is answered by one")
         };
         self.settle_freed(&surveyed.freed, survey.newest_epoch).await?;
-        for header in &logs {
-            self.scan(header, &survey.poisoned, &mut recovered).await?;
+        for log in &logs {
+            self.scan(log, &survey.poisoned, &mut recovered).await?;
         }
         self.barrier(STAGE_SCANNED).await;
         if self.is_coordinator() {
@@ -139,7 +138,8 @@ impl<I: Machine> Core<I> {
             if segment.0 as usize % self.io.cores() != self.io.core().0 as usize {
                 continue;
             }
-            let (header, content, generation) = match self.read_header(segment).await? {
+            let (bytes, header) = self.read_header(segment).await?;
+            let (header, content, generation) = match header {
                 Ok(header) => {
                     let content = match header.kind {
                         SegmentKind::Log => Found::Log,
@@ -173,29 +173,32 @@ impl<I: Machine> Core<I> {
             }
             share.survey.newest_epoch = share.survey.newest_epoch.max(header.epoch);
             if header.kind == SegmentKind::Log {
-                share.survey.poisoned.extend(self.poison_in(&header).await?);
-                share.logs.push(header);
+                let watermark = decode_watermark(&bytes[WATERMARK_OFFSET as usize..], &header);
+                let log = FoundLog { header, watermark };
+                share.survey.poisoned.extend(self.poison_in(&log).await?);
+                share.logs.push(log);
             }
         }
         Ok(share)
     }
 
+    /// What lies in front of a segment's content, and the header in it.
     async fn read_header(
         &self,
         segment: SegmentId,
-    ) -> Result<Result<SegmentHeader, HeaderError>, RecoverError> {
-        let bytes = self.read_window(segment, 0, SEGMENT_HEADER_BYTES).await?;
+    ) -> Result<(Vec<u8>, Result<SegmentHeader, HeaderError>), RecoverError> {
+        let bytes = self.read_window(segment, 0, LOG_START).await?;
         let shape = self.io.volume();
-        let header = SegmentHeader::decode(&bytes);
-        Ok(header.and_then(|header| {
+        let header = SegmentHeader::decode(&bytes).and_then(|header| {
             header.expect(&self.io.volume_id(), shape.segment_size_bytes, segment.0)?;
             Ok(header)
-        }))
+        });
+        Ok((bytes, header))
     }
 
     /// The poison records at the front of a log's first batch.
-    async fn poison_in(&self, header: &SegmentHeader) -> Result<Vec<PoisonedTail>, RecoverError> {
-        let mut scan = Scan::new(header, 64 * 1024);
+    async fn poison_in(&self, log: &FoundLog) -> Result<Vec<PoisonedTail>, RecoverError> {
+        let mut scan = Scan::new(log, 64 * 1024);
         let mut poisoned = Vec::new();
         scan.first_batch_only = true;
         self.for_each_batch(&mut scan, |batch, _| {
@@ -219,10 +222,11 @@ impl<I: Machine> Core<I> {
     /// Reads a whole log and sends its changes to their owners.
     async fn scan(
         self: &Rc<Self>,
-        header: &SegmentHeader,
+        log: &FoundLog,
         poisoned: &[PoisonedTail],
         recovered: &mut Recovered,
     ) -> Result<(), RecoverError> {
+        let header = &log.header;
         let segment = SegmentId(header.segment);
         // Nothing at or behind this place counts.
         let void_from = poisoned
@@ -231,7 +235,7 @@ impl<I: Machine> Core<I> {
             .filter(|_| !planted(Fault::PoisonIgnored))
             .map(|tail| tail.offset)
             .min();
-        let mut scan = Scan::new(header, SCAN_BYTES);
+        let mut scan = Scan::new(log, SCAN_BYTES);
         let mut records = 0;
         let mut shields = None;
         self.for_each_batch(&mut scan, |batch, _| {
@@ -320,11 +324,13 @@ impl<I: Machine> Core<I> {
         mut read: impl FnMut(BatchRef<'_>, &mut u64) -> Vec<RecoveredChange>,
     ) -> Result<(), RecoverError> {
         let segment = SegmentId(scan.header.segment);
-        let mut scanner = LogScanner::new(&scan.header);
+        let mut scanner = LogScanner::new(&scan.header, scan.watermark);
         let (mut window, mut offset) = (Vec::new(), 0);
         loop {
             let mut out = Vec::new();
             match scanner.next(&window, offset) {
+                // The first batch is not whole: nothing can be said of it without a search.
+                ScanStep::NeedMore { from, .. } if scan.first_batch_only && from > LOG_START => return Ok(()),
                 ScanStep::NeedMore { from, length_min } => {
                     let rest = scan.header.segment_size_bytes - from;
                     window = self
@@ -584,14 +590,21 @@ impl<I: Machine> Core<I> {
 #[derive(Default)]
 struct ShareSurvey {
     survey: Survey,
-    logs: Vec<SegmentHeader>,
+    logs: Vec<FoundLog>,
     /// Of segments that are marked free.
     freed: Vec<SegmentHeader>,
+}
+
+/// A log, and how far it was durable at most, if that is known.
+struct FoundLog {
+    header: SegmentHeader,
+    watermark: Option<u32>,
 }
 
 /// A scan of one log.
 struct Scan {
     header: SegmentHeader,
+    watermark: Option<u32>,
     window_bytes: u32,
     first_batch_only: bool,
     batches_damaged: u64,
@@ -602,9 +615,10 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(header: &SegmentHeader, window_bytes: u32) -> Scan {
+    fn new(log: &FoundLog, window_bytes: u32) -> Scan {
         Scan {
-            header: *header,
+            header: log.header,
+            watermark: log.watermark,
             window_bytes,
             first_batch_only: false,
             batches_damaged: 0,

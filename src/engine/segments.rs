@@ -9,7 +9,7 @@ use crate::engine::message::{Allocation, Content, Note, Purpose, Refusal, Reply,
 use crate::engine::planted::{Fault, planted};
 use crate::io::SegmentId;
 use crate::limits::{BLOCK_BYTES, RESERVATION_BYTES_MAX, SEGMENT_HEADER_BYTES};
-use crate::log::{SegmentHeader, SegmentKind, disk_bytes_for};
+use crate::log::{LOG_START, SegmentHeader, SegmentKind, disk_bytes_for, encode_watermark};
 use futures_channel::oneshot;
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
@@ -240,10 +240,14 @@ impl<I: Machine> Core<I> {
         }
     }
 
-    /// Writes a segment's header and syncs it.
+    /// Writes a segment's header, and the watermark of a log that holds nothing yet, and syncs them.
     pub async fn write_header(&self, header: &SegmentHeader) -> std::io::Result<()> {
-        let mut buffer = self.io.buffer(SEGMENT_HEADER_BYTES as usize);
-        buffer.as_mut().copy_from_slice(&header.encode());
+        let mut bytes = header.encode().to_vec();
+        if header.kind == SegmentKind::Log {
+            bytes.extend(encode_watermark(header, LOG_START));
+        }
+        let mut buffer = self.io.buffer(bytes.len());
+        buffer.as_mut().copy_from_slice(&bytes);
         self.io.write(SegmentId(header.segment), 0, buffer).await?;
         self.io.sync(SegmentId(header.segment)).await
     }
