@@ -28,6 +28,8 @@ use std::rc::Rc;
 
 /// Bytes that a scan reads at a time.
 const SCAN_BYTES: u32 = 1 << 20;
+/// How often what makes a log's end durable is begun, when the disk fails.
+const SETTLE_ATTEMPTS: usize = 3;
 /// Bytes of changes that go to another core in one message.
 const RECOVERED_BYTES_MAX: usize = 256 * 1024;
 
@@ -64,9 +66,16 @@ impl fmt::Display for RecoverError {
             RecoverError::Disk {
                 segment: Some(segment),
                 error,
-            } => write!(f, "segment {segment}: {error}"),
+            } => write!(
+                f,
+                "segment {segment}: {error}: see what the kernel says of the disk (dmesg), then start again, or copy \
+                 the directory to a sound disk and start there"
+            ),
             RecoverError::Disk { segment: None, error } => {
-                write!(f, "the segments cannot be listed: {error}")
+                write!(
+                    f,
+                    "the segments cannot be listed: {error}: see that the directory can be read"
+                )
             }
             RecoverError::Newer { segment, version } => write!(
                 f,
@@ -283,12 +292,16 @@ impl<I: Machine> Core<I> {
             return Ok(());
         }
         let (tail, number) = void.map_or((tail, next_number), |&(offset, _, number)| (offset, number));
-        let settled = async {
-            if let Some(&(offset, length, _)) = scan.batches.iter().rfind(|(offset, ..)| *offset < tail) {
-                let read = self.io.read(segment, offset, length).await?;
-                let mut buffer = self.io.buffer(length as usize);
-                buffer.as_mut().copy_from_slice(read.as_ref());
-                self.io.write(segment, offset, buffer).await?;
+        // Read once: after a failed sync a read may find something else.
+        let last = match scan.batches.iter().rfind(|(offset, ..)| *offset < tail) {
+            Some(&(offset, length, _)) => Some((offset, self.read_window(segment, offset, length).await?)),
+            None => None,
+        };
+        self.insist(segment, async || {
+            if let Some((offset, bytes)) = &last {
+                let mut buffer = self.io.buffer(bytes.len());
+                buffer.as_mut().copy_from_slice(bytes);
+                self.io.write(segment, *offset, buffer).await?;
                 // Before the seal: a header behind a batch that is not there would say that one was lost.
                 self.io.sync(segment).await?;
             }
@@ -298,23 +311,41 @@ impl<I: Machine> Core<I> {
                 self.io.write(segment, tail, buffer).await?;
             }
             self.io.sync(segment).await
-        };
-        settled.await.map_err(|error| RecoverError::Disk {
-            segment: Some(segment),
-            error,
         })
+        .await
     }
 
     /// Makes the marks of freed logs durable that a killed run may have left volatile: tombstones that they
     /// held or outlived may be gone. Each run that came up has settled those of the runs before it.
     async fn settle_freed(&self, freed: &[SegmentHeader], newest_epoch: u32) -> Result<(), RecoverError> {
         for header in freed.iter().filter(|header| header.epoch >= newest_epoch) {
-            let segment = Some(SegmentId(header.segment));
-            self.write_header(header)
-                .await
-                .map_err(|error| RecoverError::Disk { segment, error })?;
+            let segment = SegmentId(header.segment);
+            self.insist(segment, async || self.write_header(header).await)
+                .await?;
         }
         Ok(())
+    }
+
+    /// Writes and syncs; after an error all of it anew, for a failed sync says nothing of the writes before it.
+    async fn insist(
+        &self,
+        segment: SegmentId,
+        write_and_sync: impl AsyncFn() -> std::io::Result<()>,
+    ) -> Result<(), RecoverError> {
+        let mut attempts = 1;
+        loop {
+            match write_and_sync().await {
+                Ok(()) => return Ok(()),
+                Err(error) if attempts < SETTLE_ATTEMPTS => {
+                    warn!("weft: segment {segment}: {error}; it is written again");
+                    attempts += 1;
+                }
+                Err(error) => {
+                    let segment = Some(segment);
+                    return Err(RecoverError::Disk { segment, error });
+                }
+            }
+        }
     }
 
     /// Feeds the batches of a log to `read`, and what it returns to the owners of the keys.

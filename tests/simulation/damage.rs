@@ -1,6 +1,6 @@
-//! Damage in the middle of a log: it is told, and of all that was acknowledged only what lay in it is missing.
+//! What a start makes of damage in a log, and of a disk that fails once.
 //!
-//! Each seed stores objects until logs have passed their watermarks several times, ends, loses one batch that is
+//! Damage in the middle of a log is told, and of all that was acknowledged only what lay in it is missing. Each seed stores objects until logs have passed their watermarks several times, ends, loses one batch that is
 //! neither a log's last nor the bucket's, and starts again with another number of cores. What tells a lost batch from a
 //! torn tail is looked for up to the watermark, so first each log's must be past all that was acknowledged.
 
@@ -10,8 +10,8 @@ use crate::workload::Engine;
 use futures_util::future::join_all;
 use std::cell::RefCell;
 use std::rc::Rc;
-use weft::engine::{BucketId, Message};
-use weft::io::sim::{DiskImage, Options, Rng, World};
+use weft::engine::{BucketId, Message, RecoverError};
+use weft::io::sim::{DiskImage, FailAt, Options, Repeat, Rng, World};
 use weft::io::{CoreId, Io, SegmentId, VolumeShape};
 
 const SEEDS: u64 = 12;
@@ -40,10 +40,10 @@ pub fn drill(seed: u64) -> Result<(), String> {
     let mut rng = Rng::new(seed);
     let cores = rng.between(1, 3) as usize;
     let mut world = World::new(rng.next_u64(), Options::new(cores, SHAPE));
-    let (engines, _) = start(&mut world, cores);
+    let (engines, _) = start(&mut world, cores).expect("a start on a disk without faults");
     let engine = engines[rng.index(cores)].clone();
     let core = engine.io().core();
-    let filled = world.run_task(core, fill(engine, rng.fork()), STEPS_MAX);
+    let filled = world.run_task(core, fill(engine, rng.fork(), OBJECTS_BYTES), STEPS_MAX);
     let objects = filled.expect("puts on a disk without faults");
     let mut image = if rng.coin() { world.kill() } else { world.crash() };
     if let Some((id, offset)) = batch_behind_its_watermark(&image) {
@@ -55,55 +55,109 @@ pub fn drill(seed: u64) -> Result<(), String> {
 
     let cores = rng.between(1, 3) as usize;
     let mut world = World::restart(image, rng.next_u64(), Options::new(cores, SHAPE));
-    let (engines, damaged) = start(&mut world, cores);
+    let (engines, damaged) = start(&mut world, cores).expect("a start on a disk without faults");
     if damaged == 0 {
         return Err("a batch was lost without a word".to_owned());
     }
-    let engine = engines[0].clone();
-    let kept = objects.into_iter().filter(move |(key, _)| !holds(&lost, key));
+    let kept: Objects = objects
+        .into_iter()
+        .filter(|(key, _)| !holds(&lost, key))
+        .collect();
+    match missing(&mut world, &engines[0], kept) {
+        Some(key) => Err(format!("{key} is gone")),
+        None => Ok(()),
+    }
+}
+
+#[test]
+fn a_start_on_a_log_without_a_seal_outlives_one_failed_write_or_sync() {
+    let mut world = World::new(1, Options::new(2, SHAPE));
+    let (engines, _) = start(&mut world, 2).expect("a start on a disk without faults");
+    let filled = world.run_task(
+        CoreId(0),
+        fill(engines[0].clone(), Rng::new(2), 1 << 19),
+        STEPS_MAX,
+    );
+    let objects = filled.expect("puts on a disk without faults");
+    // So that each core has a spare log too.
+    world.run(|| false, STEPS_MAX);
+    let image = world.kill();
+    let mut outlived = 0;
+    for operation in 0.. {
+        let mut options = Options::new(2, SHAPE);
+        options.faults.fail_at = Some(FailAt {
+            operation,
+            repeat: Repeat::Once,
+        });
+        let mut world = World::restart(image.clone(), 3, options);
+        let started = start(&mut world, 2);
+        let stats = world.stats();
+        let unread = stats.read_errors + stats.list_errors;
+        match started {
+            Ok((engines, damaged)) => {
+                assert_eq!(damaged, 0);
+                let gone = missing(&mut world, &engines[0], objects.clone());
+                assert_eq!(gone, None, "after operation {operation} failed");
+            }
+            Err(error) => assert!(unread == 1, "operation {operation} failed: {error}"),
+        }
+        if unread + stats.write_errors + stats.sync_errors == 0 {
+            break;
+        }
+        outlived += stats.write_errors + stats.sync_errors;
+    }
+    // Two logs with batches and two spare ones: a batch, a seal, and a sync for each of these.
+    assert!(outlived >= 12, "only {outlived} writes and syncs failed");
+}
+
+type Objects = Vec<(Vec<u8>, Content)>;
+
+/// An object that is not there as it was stored.
+fn missing(world: &mut World<Message>, engine: &Engine, objects: Objects) -> Option<String> {
+    let engine = engine.clone();
     let check = async move {
-        let bucket = engine.bucket(BUCKET).expect("its batch was spared").id;
-        for (key, content) in kept {
+        let bucket = engine.bucket(BUCKET).expect("it was made first").id;
+        for (key, content) in objects {
             if !is_whole(&engine, bucket, &key, &content).await {
-                return Err(format!("{} is gone", String::from_utf8_lossy(&key)));
+                return Some(String::from_utf8_lossy(&key).into_owned());
             }
         }
-        Ok(())
+        None
     };
-    world
-        .run_task(CoreId(0), check, STEPS_MAX)
-        .expect("reads on a disk without faults")
+    let checked = world.run_task(CoreId(0), check, STEPS_MAX);
+    checked.expect("reads come to an end")
 }
 
 /// Starts all cores; also how many damaged batches they found.
-fn start(world: &mut World<Message>, cores: usize) -> (Vec<Engine>, u64) {
-    type Started = Vec<(CoreId, Engine, u64)>;
+fn start(world: &mut World<Message>, cores: usize) -> Result<(Vec<Engine>, u64), RecoverError> {
+    type Started = Vec<(CoreId, Result<(Engine, u64), RecoverError>)>;
     let started: Rc<RefCell<Started>> = Rc::default();
     for core in (0..cores as u16).map(CoreId) {
         let (io, started) = (world.machine(core), started.clone());
         world.spawn_on(core, async move {
-            let (engine, recovered) = Engine::start(io).await.expect("a start on a disk without faults");
-            started
-                .borrow_mut()
-                .push((core, engine, recovered.batches_damaged));
+            let up = Engine::start(io).await;
+            let up = up.map(|(engine, recovered)| (engine, recovered.batches_damaged));
+            started.borrow_mut().push((core, up));
         });
     }
     let up = started.clone();
-    world.run(|| up.borrow().len() == cores, STEPS_MAX);
+    // A core that fails lets the others wait.
+    let over = || up.borrow().len() == cores || up.borrow().iter().any(|(_, up)| up.is_err());
+    world.run(over, STEPS_MAX);
     let mut started = started.take();
-    started.sort_by_key(|(core, ..)| *core);
-    let damaged = started.iter().map(|(.., damaged)| damaged).sum();
-    (
-        started.into_iter().map(|(_, engine, _)| engine).collect(),
-        damaged,
-    )
+    started.sort_by_key(|(core, _)| *core);
+    let up: Vec<(Engine, u64)> = started.into_iter().map(|(_, up)| up).collect::<Result<_, _>>()?;
+    assert_eq!(up.len(), cores, "a start does not end");
+    let damaged = up.iter().map(|(_, damaged)| damaged).sum();
+    Ok((up.into_iter().map(|(engine, _)| engine).collect(), damaged))
 }
 
-async fn fill(engine: Engine, mut rng: Rng) -> Vec<(Vec<u8>, Content)> {
+/// Stores `bytes` of objects in a bucket of their own, some at a time.
+async fn fill(engine: Engine, mut rng: Rng, bytes_min: u64) -> Objects {
     let bucket: BucketId = engine.create_bucket(BUCKET, "").await.expect("a bucket").id;
     let mut objects = Vec::new();
     let mut bytes = 0;
-    while bytes < OBJECTS_BYTES {
+    while bytes < bytes_min {
         let some: Vec<(Vec<u8>, Content)> = (0..WIDTH)
             .map(|at| {
                 let content = Content::of(rng.next_u64(), 1 + rng.below(40_000));
