@@ -194,6 +194,23 @@ fn add(sum: &mut Recovered, share: Recovered) {
     sum.segments_unreadable += share.segments_unreadable;
 }
 
+impl ServeError {
+    /// Whether what was given on the command line or in the environment cannot be.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            ServeError::Launch(error) => matches!(
+                error,
+                LaunchError::BadChoice { .. } | LaunchError::CpuNotAllowed { .. }
+            ),
+            ServeError::Volume(error) => matches!(
+                error,
+                VolumeError::CapacityTooSmall { .. } | VolumeError::CapacityBelowUse { .. }
+            ),
+            ServeError::Recover(_) | ServeError::Listen { .. } | ServeError::ListenerFailed => false,
+        }
+    }
+}
+
 impl From<LaunchError> for ServeError {
     fn from(error: LaunchError) -> ServeError {
         ServeError::Launch(error)

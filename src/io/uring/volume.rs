@@ -48,6 +48,25 @@ const SEGMENTS_MAX: u64 = 1 << 24;
 const CAPACITY_DEFAULT_PERCENT: u64 = 80;
 
 const COPY_BYTES: usize = 4096;
+const LOCK_NAME: &str = "weft.lock";
+const SUPERBLOCK_NAME: &str = "superblock";
+const SUPERBLOCK_NEW_NAME: &str = "superblock.new";
+const SEGMENTS_NAME: &str = "segments";
+const PROBE_NAME: &str = "direct-io.probe";
+/// What may lie in a directory that has no superblock yet: what a first start that was cut off leaves, and what
+/// mkfs makes.
+const NAMES_BEFORE_FIRST_START: [&str; 5] = [
+    LOCK_NAME,
+    SUPERBLOCK_NEW_NAME,
+    SEGMENTS_NAME,
+    PROBE_NAME,
+    "lost+found",
+];
+
+/// File systems that keep nothing through a restart of the machine, by the type that statfs(2) gives. On some kernels
+/// they take direct I/O.
+const FILE_SYSTEMS_IN_MEMORY: [(i128, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+
 const MAGIC: &[u8; 8] = b"WEFTSUPR";
 const VERSION: u32 = 1;
 const VERSION_AT: usize = 8;
@@ -64,6 +83,7 @@ pub struct VolumeId(pub [u8; 16]);
 /// A data directory that this process has to itself.
 #[derive(Debug)]
 pub struct Volume {
+    lacking_bytes: u64,
     dir: PathBuf,
     superblock: Superblock,
     // Held, never read: closing it gives the directory up.
@@ -73,6 +93,10 @@ pub struct Volume {
 /// Why a data directory cannot be used. Each is one line that says what to do.
 #[derive(Debug)]
 pub enum VolumeError {
+    /// The file system lies in memory.
+    InMemory { dir: PathBuf, kind: &'static str },
+    /// There is no volume, and what is there is not ours.
+    Foreign { dir: PathBuf, name: String },
     /// Another daemon holds the lock.
     InUse { dir: PathBuf, pid: Option<u32> },
     /// The file system refuses direct I/O.
@@ -115,6 +139,8 @@ impl Volume {
     /// is free, and one that exists keeps what it has. The segment size is chosen once, at the first start.
     pub fn open(dir: &Path, capacity_bytes: Option<u64>) -> Result<Volume, VolumeError> {
         if let Some(capacity_bytes) = capacity_bytes.filter(|&bytes| bytes < CAPACITY_BYTES_MIN) {
+        check_is_not_in_memory(dir)?;
+        check_is_ours(dir)?;
             return Err(VolumeError::CapacityTooSmall { capacity_bytes });
         }
         let segments_dir = segments_dir(dir);
@@ -122,20 +148,30 @@ impl Volume {
         let lock = lock(dir)?;
         check_direct_io(dir)?;
         check_device_is_not_polled(dir)?;
-        let highest = sweep_segments(&segments_dir)?;
+        let segments = sweep_segments(&segments_dir)?;
 
-        let path = dir.join("superblock");
+        let path = dir.join(SUPERBLOCK_NAME);
         let superblock = match read_superblock(&path)? {
-            Some(before) => before.next_boot(&path, capacity_bytes, highest)?,
-            None if highest.is_some() => return Err(VolumeError::SuperblockMissing { dir: dir.to_owned() }),
+            Some(before) => before.next_boot(&path, capacity_bytes, segments.highest)?,
+            None if segments.highest.is_some() => {
+                return Err(VolumeError::SuperblockMissing { dir: dir.to_owned() });
+            }
             None => Superblock::first_boot(dir, capacity_bytes)?,
+        let segments_to_make = u64::from(superblock.shape.segments_max).saturating_sub(segments.count);
+        let bytes_to_take = segments_to_make * u64::from(superblock.shape.segment_size_bytes);
         };
         write_superblock(dir, &path, &superblock)?;
         Ok(Volume {
+            lacking_bytes: bytes_to_take.saturating_sub(free_bytes(dir)?),
             dir: dir.to_owned(),
             superblock,
             _lock: lock,
         })
+    /// Bytes of the capacity that the file system had no room for when the volume was opened.
+    pub fn lacking_bytes(&self) -> u64 {
+        self.lacking_bytes
+    }
+
     }
 
     /// The volume's identity, for as long as it exists.
@@ -254,7 +290,7 @@ impl Superblock {
 
 /// Where the segments of the volume in `dir` lie.
 pub(super) fn segments_dir(dir: &Path) -> PathBuf {
-    dir.join("segments")
+    dir.join(SEGMENTS_NAME)
 }
 
 /// The name of a segment's file.
@@ -280,11 +316,16 @@ fn segments_in(capacity_bytes: u64, segment_size_bytes: u32) -> u32 {
     (capacity_bytes / u64::from(segment_size_bytes)).min(SEGMENTS_MAX) as u32
 }
 
-fn default_capacity_bytes(dir: &Path) -> Result<u64, VolumeError> {
+/// What this process may still take.
+fn free_bytes(dir: &Path) -> Result<u64, VolumeError> {
     let stat = rustix::fs::statvfs(dir)
         .map_err(io::Error::from)
         .map_err(during("measure", dir))?;
-    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn default_capacity_bytes(dir: &Path) -> Result<u64, VolumeError> {
+    let free_bytes = free_bytes(dir)?;
     let capacity_bytes = free_bytes / 100 * CAPACITY_DEFAULT_PERCENT;
     if capacity_bytes < CAPACITY_BYTES_MIN {
         return Err(VolumeError::TooLittleFree {
@@ -296,7 +337,7 @@ fn default_capacity_bytes(dir: &Path) -> Result<u64, VolumeError> {
 }
 
 fn lock(dir: &Path) -> Result<File, VolumeError> {
-    let path = dir.join("weft.lock");
+    let path = dir.join(LOCK_NAME);
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -328,7 +369,7 @@ fn lock(dir: &Path) -> Result<File, VolumeError> {
 struct Page([u8; 4096]);
 
 fn check_direct_io(dir: &Path) -> Result<(), VolumeError> {
-    let path = dir.join("direct-io.probe");
+    let path = dir.join(PROBE_NAME);
     let page = Page([0; 4096]);
     let tried = OpenOptions::new()
         .write(true)
@@ -339,6 +380,62 @@ fn check_direct_io(dir: &Path) -> Result<(), VolumeError> {
         .and_then(|file| file.write_all_at(&page.0, 0));
     // Made by this function only, and of no use to anyone: a leftover is overwritten next time.
     let _ = fs::remove_file(&path);
+/// Looks at the directory, or at where it will be made.
+fn check_is_not_in_memory(dir: &Path) -> Result<(), VolumeError> {
+    let absolute = std::path::absolute(dir).map_err(during("find", dir))?;
+    let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(dir);
+    let stat = rustix::fs::statfs(existing)
+        .map_err(io::Error::from)
+        .map_err(during("measure", existing))?;
+    let found = FILE_SYSTEMS_IN_MEMORY
+        .iter()
+        .find(|(magic, _)| *magic == i128::from(stat.f_type));
+    match found {
+        Some((_, kind)) => Err(VolumeError::InMemory {
+            dir: dir.to_owned(),
+            kind,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// A volume is made in a directory of its own: what others keep there would count as taken, and might be ours one day.
+fn check_is_ours(dir: &Path) -> Result<(), VolumeError> {
+    if !dir.exists() || dir.join(SUPERBLOCK_NAME).exists() {
+        return Ok(());
+    }
+    let mut foreign = None;
+    for entry in fs::read_dir(dir).map_err(during("list", dir))? {
+        let name = entry.map_err(during("list", dir))?.file_name();
+        let is_ours = NAMES_BEFORE_FIRST_START.iter().any(|ours| name == *ours);
+        if !is_ours {
+            foreign = Some(name.to_string_lossy().into_owned());
+        }
+    }
+    // With segments it is a volume whose superblock is gone, which is told in other words.
+    match foreign {
+        Some(name) if !has_segments(&segments_dir(dir)) => Err(VolumeError::Foreign {
+            dir: dir.to_owned(),
+            name,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn has_segments(segments_dir: &Path) -> bool {
+    fs::read_dir(segments_dir).is_ok_and(|mut entries| {
+        entries.any(|entry| {
+            entry.is_ok_and(|entry| {
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(segment_of_file_name)
+                    .is_some()
+            })
+        })
+    })
+}
+
     match tried {
         Ok(()) => Ok(()),
         Err(source) if source.raw_os_error() == Some(libc::EINVAL) => Err(VolumeError::NoDirectIo {
@@ -377,20 +474,28 @@ fn check_device_is_not_polled(dir: &Path) -> Result<(), VolumeError> {
     Ok(())
 }
 
-/// Removes segments that were being made when the last run ended; gives the highest id there is.
-fn sweep_segments(segments_dir: &Path) -> Result<Option<SegmentId>, VolumeError> {
-    let mut highest = None;
+/// The segments that exist.
+#[derive(Default)]
+struct SegmentFiles {
+    count: u64,
+    highest: Option<SegmentId>,
+}
+
+/// Removes segments that were being made when the last run ended; gives those that there are.
+fn sweep_segments(segments_dir: &Path) -> Result<SegmentFiles, VolumeError> {
+    let mut found = SegmentFiles::default();
     for entry in fs::read_dir(segments_dir).map_err(during("list", segments_dir))? {
         let entry = entry.map_err(during("list", segments_dir))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if let Some(id) = segment_of_file_name(name) {
-            highest = highest.max(Some(id));
+            found.count += 1;
+            found.highest = found.highest.max(Some(id));
         } else if name.strip_suffix(".new").and_then(segment_of_file_name).is_some() {
             fs::remove_file(entry.path()).map_err(during("remove", &entry.path()))?;
         }
     }
-    Ok(highest)
+    Ok(found)
 }
 
 fn read_superblock(path: &Path) -> Result<Option<Superblock>, VolumeError> {
@@ -422,7 +527,7 @@ fn read_superblock(path: &Path) -> Result<Option<Superblock>, VolumeError> {
 }
 
 fn write_superblock(dir: &Path, path: &Path, superblock: &Superblock) -> Result<(), VolumeError> {
-    let new = path.with_extension("new");
+    let new = dir.join(SUPERBLOCK_NEW_NAME);
     let copy = superblock.encode();
     let write = || -> io::Result<()> {
         let mut file = File::create(&new)?;
@@ -467,6 +572,16 @@ impl fmt::Display for VolumeError {
             VolumeError::PolledDevice { dir, device } => write!(
                 f,
                 "the device of {} ({device}) has polling queues, which weft does not use: boot without nvme.poll_queues",
+                dir.display()
+            ),
+            VolumeError::InMemory { dir, kind } => write!(
+                f,
+                "{} lies on {kind}, which is memory: nothing there outlives the machine's next start; give --data a directory on ext4 or XFS",
+                dir.display()
+            ),
+            VolumeError::Foreign { dir, name } => write!(
+                f,
+                "{} has no volume, and holds {name:?}, which is not weft's: give --data an empty directory, or one that does not exist",
                 dir.display()
             ),
             VolumeError::CapacityTooSmall { capacity_bytes } => write!(
@@ -612,6 +727,63 @@ mod tests {
         File::create(&half).unwrap();
         drop(Volume::open(scratch.dir(), None).unwrap());
         assert!(!half.exists());
+    }
+
+    #[test]
+    fn a_directory_in_memory_is_refused_before_anything_is_made() {
+        let memory = Path::new("/dev/shm");
+        let stat = rustix::fs::statfs(memory).unwrap();
+        assert_eq!(
+            i128::from(stat.f_type),
+            FILE_SYSTEMS_IN_MEMORY[0].0,
+            "/dev/shm is a tmpfs"
+        );
+        let dir = memory.join(format!("weft-test-{}/deep/down", std::process::id()));
+        let refused = Volume::open(&dir, Some(256 * MIB)).unwrap_err();
+        assert!(
+            matches!(refused, VolumeError::InMemory { kind: "tmpfs", .. }),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("--data"));
+        assert!(!dir.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn what_others_keep_in_a_directory_is_not_built_upon() {
+        let scratch = Scratch::new();
+        for name in ["notes.txt", ".hidden", "segments.old"] {
+            let dir = scratch.dir().join(format!("with {name}"));
+            fs::create_dir(&dir).unwrap();
+            File::create(dir.join(name)).unwrap();
+            let refused = Volume::open(&dir, Some(256 * MIB)).unwrap_err();
+            assert!(matches!(refused, VolumeError::Foreign { .. }), "{refused}");
+            assert!(refused.to_string().contains(name), "{refused}");
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing was made");
+        }
+        // A disk of its own, and a first start that was cut off.
+        let dir = scratch.dir().join("disk");
+        for made in ["lost+found", SEGMENTS_NAME] {
+            fs::create_dir_all(dir.join(made)).unwrap();
+        }
+        for made in [LOCK_NAME, SUPERBLOCK_NEW_NAME, PROBE_NAME] {
+            File::create(dir.join(made)).unwrap();
+        }
+        drop(Volume::open(&dir, Some(256 * MIB)).unwrap());
+        // What comes into a volume later is left alone.
+        File::create(dir.join("notes.txt")).unwrap();
+        drop(Volume::open(&dir, None).unwrap());
+    }
+
+    #[test]
+    fn what_the_file_system_lacks_of_the_capacity_is_known() {
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(256 * MIB)).unwrap();
+        assert_eq!(volume.lacking_bytes(), 0);
+        drop(volume);
+        let free = free_bytes(scratch.dir()).unwrap();
+        let volume = Volume::open(scratch.dir(), Some(free + (1 << 40))).unwrap();
+        // Others use the disk meanwhile.
+        assert!((1 << 39..1 << 41).contains(&volume.lacking_bytes()));
     }
 
     #[test]
