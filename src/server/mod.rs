@@ -181,7 +181,7 @@ fn connections_max(descriptors: u64, cores: usize) -> u32 {
 /// Apart from that of other boots and other volumes.
 fn boot_seed(volume: &Volume) -> u64 {
     let mut id = [0; 8];
-    id.copy_from_slice(&volume.id().0[..8]);
+    id.copy_from_slice(&volume.id()[..8]);
     u64::from_le_bytes(id) ^ u64::from(volume.boot_epoch()).rotate_right(24)
 }
 
