@@ -15,6 +15,7 @@ macro_rules! warn {
     }};
 }
 
+mod apply;
 mod body;
 mod buckets;
 mod core;
@@ -46,6 +47,9 @@ use message::{Mutation, NewObject, NewPart, Reply, Request};
 use reads::ReadGuard;
 use std::ops::Range;
 use std::rc::Rc;
+
+// What the log aligns, the machine takes as it is.
+const _: () = assert!(crate::log::ALIGN_BYTES as usize == crate::io::DISK_ALIGN_BYTES);
 
 /// The machine that an engine runs on.
 pub trait Machine: Io<Message = Message> {}

@@ -10,9 +10,9 @@
 //! A torn tail ends a log. Damage in the middle is an alarm, and what follows it is kept.
 
 use crate::engine::Machine;
+use crate::engine::apply::extents_of;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::entry::{Bucket, Object, Part, Upload};
-use crate::engine::group_commit::extents_of;
 use crate::engine::message::{Found, FoundSegment, PoisonedTail, RecoveredChange, Reply, Request, Survey};
 use crate::engine::planted::{Fault, planted};
 use crate::index::key::{self, Named};
