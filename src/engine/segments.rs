@@ -1,7 +1,8 @@
 //! A core's segments: the supply made ready ahead of need, and the one that large bodies go to.
 //!
 //! A segment is handed out with its header on stable storage. At its end it is sealed: from then on its
-//! content only dies. The core writes only to segments that it was given, and each place once.
+//! content only dies. The core writes only to segments that it was given, and each place once, but for the watermark
+//! of a log.
 
 use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core};
