@@ -18,8 +18,8 @@ use crate::index::Lives;
 use crate::io::SegmentId;
 use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::log::{
-    self, BATCH_HEADER_BYTES, BatchWriter, LOG_START, POISON_RECORD_BYTES, SegmentHeader, WATERMARK_BYTES,
-    WATERMARK_OFFSET, encode_watermark, watermark_past,
+    self, ALIGN_BYTES, BATCH_HEADER_BYTES, BatchWriter, LOG_START, POISON_RECORD_BYTES, SegmentHeader,
+    watermark_past,
 };
 use futures_channel::oneshot;
 use std::cell::{Cell, RefCell};
@@ -404,16 +404,25 @@ impl<I: Machine> Core<I> {
     }
 
     /// Ends a log where it is. The seal holds no record, so nothing is lost when it fails or does not last.
-    async fn seal_open(self: &Rc<Self>, log: OpenLog) {
+    async fn seal_open(self: &Rc<Self>, mut log: OpenLog) {
         let segment = SegmentId(log.header.segment);
-        if log.room() > 0 {
-            let buffer = self.io.buffer(crate::io::DISK_ALIGN_BYTES);
-            let (buffer, _) = BatchWriter::new(buffer, &log.header, log.offset, log.number).finish_sealed();
-            if let Err(error) = self.io.write(segment, log.offset, buffer).await {
-                warn!("weft: log segment {segment}: sealing it: {error}");
-            }
+        if log.room() > 0
+            && let Err(error) = self.write_seal(&mut log).await
+        {
+            warn!("weft: log segment {segment}: sealing it: {error}");
         }
         self.seal(segment);
+    }
+
+    async fn write_seal(&self, log: &mut OpenLog) -> std::io::Result<()> {
+        let segment = SegmentId(log.header.segment);
+        // A seal behind the watermark would not be looked for when the batch before it is damaged.
+        if self.raise_watermark(log, log.offset + ALIGN_BYTES).await? {
+            self.io.sync(segment).await?;
+        }
+        let buffer = self.io.buffer(ALIGN_BYTES as usize);
+        let (buffer, _) = BatchWriter::new(buffer, &log.header, log.offset, log.number).finish_sealed();
+        self.io.write(segment, log.offset, buffer).await
     }
 
     /// Encodes the records of `batch`, and tells their values where their bodies lie.
@@ -421,9 +430,7 @@ impl<I: Machine> Core<I> {
         let records = batch.iter().filter_map(|queued| queued.record.as_ref());
         let lengths: usize = records.map(Record::length_bytes).sum();
         let length = BATCH_HEADER_BYTES + poisoned.len() * POISON_RECORD_BYTES + lengths;
-        let buffer = self
-            .io
-            .buffer(length.next_multiple_of(crate::io::DISK_ALIGN_BYTES));
+        let buffer = self.io.buffer(length.next_multiple_of(ALIGN_BYTES as usize));
         let mut writer = BatchWriter::new(buffer, &open.header, open.offset, open.number);
         for tail in poisoned {
             let poison = log::Poison {
@@ -468,21 +475,24 @@ impl<I: Machine> Core<I> {
     async fn write_and_sync(&self, open: &mut OpenLog, buffer: I::WriteBuf) -> std::io::Result<()> {
         let segment = SegmentId(open.header.segment);
         let end = open.offset + buffer.as_ref().len() as u32;
-        if end > open.watermark && !planted(Fault::WatermarkKept) {
-            // Durable with the batch, in one sync: what is acknowledged never lies behind the watermark.
-            open.watermark = watermark_past(end, open.header.segment_size_bytes);
-            let mut block = self.io.buffer(WATERMARK_BYTES as usize);
-            block
-                .as_mut()
-                .copy_from_slice(&encode_watermark(&open.header, open.watermark));
-            self.io.write(segment, WATERMARK_OFFSET, block).await?;
-        }
+        // Durable with the batch, in one sync: what is acknowledged never lies behind the watermark.
+        self.raise_watermark(open, end).await?;
         self.io.write(segment, open.offset, buffer).await?;
         if planted(Fault::LogUnsynced) {
             return Ok(());
         }
         self.counters.log_syncs.set(self.counters.log_syncs.get() + 1);
         self.io.sync(segment).await
+    }
+
+    /// Writes a greater watermark if a batch will end behind the one there is; says whether it did.
+    async fn raise_watermark(&self, open: &mut OpenLog, end: u32) -> std::io::Result<bool> {
+        if end <= open.watermark || planted(Fault::WatermarkKept) {
+            return Ok(false);
+        }
+        open.watermark = watermark_past(end, open.header.segment_size_bytes);
+        self.write_watermark(&open.header, open.watermark).await?;
+        Ok(true)
     }
 
     /// After a failure: the segment takes no more, and the next batch says from where on it is void.

@@ -280,7 +280,7 @@ impl<I: Machine> Core<I> {
     ///
     /// A process that was killed, or whose sync failed, leaves a last batch that the device may show now and
     /// forget with the power, or the other way round. So the last batch that counts is written again, as it was
-    /// read, and behind it a seal takes the place of whatever may still come up there.
+    /// read, with the watermark, and behind it a seal takes the place of whatever may still come up there.
     async fn settle_log(&self, scan: &Scan, void_from: Option<u32>) -> Result<(), RecoverError> {
         let Some((tail, next_number, end)) = scan.end else {
             return Ok(());
@@ -297,14 +297,20 @@ impl<I: Machine> Core<I> {
             Some(&(offset, length, _)) => Some((offset, self.read_window(segment, offset, length).await?)),
             None => None,
         };
+        let seal_end = (tail + DISK_ALIGN_BYTES as u32).min(size);
         self.insist(segment, async || {
             if let Some((offset, bytes)) = &last {
                 let mut buffer = self.io.buffer(bytes.len());
                 buffer.as_mut().copy_from_slice(bytes);
                 self.io.write(segment, *offset, buffer).await?;
-                // Before the seal: a header behind a batch that is not there would say that one was lost.
-                self.io.sync(segment).await?;
             }
+            // It may be as volatile, and the seal is looked for no further than it reaches.
+            if let Some(watermark) = scan.watermark {
+                self.write_watermark(&scan.header, watermark.max(seal_end))
+                    .await?;
+            }
+            // Before the seal: a header behind a batch that is not there would say that one was lost.
+            self.io.sync(segment).await?;
             if tail < size {
                 let buffer = self.io.buffer(DISK_ALIGN_BYTES);
                 let (buffer, _) = BatchWriter::new(buffer, &scan.header, tail, number).finish_sealed();

@@ -10,7 +10,10 @@ use crate::engine::message::{Allocation, Content, Note, Purpose, Refusal, Reply,
 use crate::engine::planted::{Fault, planted};
 use crate::io::SegmentId;
 use crate::limits::{BLOCK_BYTES, RESERVATION_BYTES_MAX, SEGMENT_HEADER_BYTES};
-use crate::log::{LOG_START, SegmentHeader, SegmentKind, disk_bytes_for, encode_watermark};
+use crate::log::{
+    LOG_START, SegmentHeader, SegmentKind, WATERMARK_BYTES, WATERMARK_OFFSET, disk_bytes_for,
+    encode_watermark,
+};
 use futures_channel::oneshot;
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
@@ -251,6 +254,16 @@ impl<I: Machine> Core<I> {
         buffer.as_mut().copy_from_slice(&bytes);
         self.io.write(SegmentId(header.segment), 0, buffer).await?;
         self.io.sync(SegmentId(header.segment)).await
+    }
+
+    /// Writes a log's watermark, to be synced with what will lie before it.
+    pub async fn write_watermark(&self, header: &SegmentHeader, watermark: u32) -> std::io::Result<()> {
+        let mut block = self.io.buffer(WATERMARK_BYTES as usize);
+        block
+            .as_mut()
+            .copy_from_slice(&encode_watermark(header, watermark));
+        let segment = SegmentId(header.segment);
+        self.io.write(segment, WATERMARK_OFFSET, block).await
     }
 }
 

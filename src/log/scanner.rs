@@ -4,7 +4,7 @@
 //! storage. So only the last batch can be torn, and a header of this life *behind* an invalid place proves
 //! that what lay in that place was once durable: that is damage, not a tail. The scanner therefore never ends
 //! a log before it has looked for a later header at every aligned offset up to the watermark, behind which no
-//! batch was ever durable, unless the log was sealed.
+//! batch was acknowledged, unless the log was sealed.
 //!
 //! Invariant: it yields each record of a whole batch once, in order, and nothing of an earlier life or of a
 //! torn tail. Each call returns a step or names bytes that it needs; given them, the next call gets further.

@@ -1,4 +1,4 @@
-//! The watermark of a log: no batch that was ever durable ends behind it.
+//! The watermark of a log: no batch whose sync succeeded ends behind it.
 //!
 //! It lies in a block of its own behind the segment's header, and is raised ahead of the batches that will pass
 //! it, in the sync of the first of them. So it bounds the search for what may follow a batch that is not whole: what

@@ -14,7 +14,7 @@ use weft::engine::{BucketId, Message, RecoverError};
 use weft::io::sim::{DiskImage, FailAt, Options, Repeat, Rng, World};
 use weft::io::{CoreId, Io, SegmentId, VolumeShape};
 
-const SEEDS: u64 = 12;
+const SEEDS: u64 = 40;
 const STEPS_MAX: u64 = 50_000_000;
 const SHAPE: VolumeShape = VolumeShape {
     segment_size_bytes: 1 << 20,
@@ -45,7 +45,21 @@ pub fn drill(seed: u64) -> Result<(), String> {
     let core = engine.io().core();
     let filled = world.run_task(core, fill(engine, rng.fork(), OBJECTS_BYTES), STEPS_MAX);
     let objects = filled.expect("puts on a disk without faults");
-    let mut image = if rng.coin() { world.kill() } else { world.crash() };
+    let mut image = match rng.below(4) {
+        0 => world.kill(),
+        1 => world.crash(),
+        // Sealed at the end of a run, or by the next start: then even the last batch's loss is told.
+        2 => {
+            seal_all(&mut world, &engines);
+            world.kill()
+        }
+        _ => {
+            let image = world.kill();
+            let mut world = World::restart(image, rng.next_u64(), Options::new(cores, SHAPE));
+            start(&mut world, cores).expect("a start on a disk without faults");
+            world.crash()
+        }
+    };
     if let Some((id, offset)) = batch_behind_its_watermark(&image) {
         return Err(format!(
             "the batch at {offset} of {id} was acknowledged and ends behind the watermark"
@@ -108,6 +122,14 @@ fn a_start_on_a_log_without_a_seal_outlives_one_failed_write_or_sync() {
     }
     // Two logs with batches and two spare ones: a batch, a seal, and a sync for each of these.
     assert!(outlived >= 12, "only {outlived} writes and syncs failed");
+}
+
+fn seal_all(world: &mut World<Message>, engines: &[Engine]) {
+    for engine in engines {
+        let (core, engine) = (engine.io().core(), engine.clone());
+        let sealed = world.run_task(core, async move { engine.settle().await }, STEPS_MAX);
+        sealed.expect("a seal on a disk without faults");
+    }
 }
 
 type Objects = Vec<(Vec<u8>, Content)>;
