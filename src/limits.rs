@@ -1,4 +1,4 @@
-//! Every bound of the daemon in one place, and how they relate.
+//! Bounds of what a client, a core or a volume may take, in one place, and how they relate.
 //!
 //! A bound that is reached is answered (S3's error, or a closed connection); it never grows.
 
