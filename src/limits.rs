@@ -1,4 +1,4 @@
-//! Every bound of the daemon in one place, and how they relate.
+//! Bounds of what a client, a core or a volume may take, in one place, and how they relate.
 //!
 //! A bound that is reached is answered (S3's error, or a closed connection); it never grows.
 
@@ -118,11 +118,14 @@ pub const SEGMENT_HEADER_BYTES: u32 = 4096;
 pub const SEGMENT_BYTES_MIN: u32 = 1 << 20;
 /// Bytes of the largest segment.
 pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
+/// Bytes by which the watermark of a log is raised ahead of its batches: what a restart searches at most behind the
+/// last one.
+pub const WATERMARK_STEP_BYTES_MAX: u32 = 16 << 20;
 
 const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize);
 const _: () = assert!(BLOCK_BYTES * BLOCKS_PER_IO < SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(INLINE_BYTES_MAX * 4 < SEGMENT_BYTES_MIN as usize);
-const _: () = assert!(BATCH_BYTES_MAX + 8192 <= SEGMENT_BYTES_MIN as usize);
+const _: () = assert!(BATCH_BYTES_MAX + 12288 <= SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(READ_BUFFER_BYTES >= HEAD_BYTES_MAX);
 const _: () = assert!(SWEEP_INTERVAL.as_secs() == 1 && COOL_AFTER.as_secs() < HEAD_TIMEOUT.as_secs());
 const _: () =

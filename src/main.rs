@@ -27,6 +27,7 @@ fn main() -> ExitCode {
     };
     match server::run(config) {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is_usage() => fail(&error, EXIT_USAGE),
         Err(error) => fail(&error, EXIT_FAILED),
     }
 }

@@ -45,9 +45,13 @@ fn weft() -> Command {
 }
 
 fn serve(scratch: &Scratch, listen: &str) -> Command {
+    serve_in(scratch, listen, "256MiB")
+}
+
+fn serve_in(scratch: &Scratch, listen: &str, capacity: &str) -> Command {
     let mut command = weft();
     command.arg("serve").arg("--data").arg(scratch.0.join("data"));
-    command.args(["--listen", listen, "--capacity", "256MiB"]);
+    command.args(["--listen", listen, "--capacity", capacity]);
     command
 }
 
@@ -217,7 +221,8 @@ fn a_start_that_cannot_be_says_why_in_a_line() {
     let address = taken.local_addr().unwrap().to_string();
     for (listen, flags, code, said) in [
         (address.as_str(), &[][..], 1, "--listen"),
-        ("127.0.0.1:0", &["--cores", "4000"], 1, "--cores"),
+        ("127.0.0.1:0", &["--cores", "4000"], 2, "--cores"),
+        ("127.0.0.1:0", &["--cores", "0,0"], 2, "--cores"),
         ("127.0.0.1:0", &["--cores", "none"], 2, "--cores"),
         ("127.0.0.1:0", &["--domain", "a/b"], 2, "--domain"),
         ("127.0.0.1", &[], 2, "--listen"),
@@ -229,10 +234,52 @@ fn a_start_that_cannot_be_says_why_in_a_line() {
             "{got}: {text}"
         );
     }
-    for size in ["255MiB", "1GB", "much"] {
-        let (_, text) = refusal(weft().args(["serve", "--data", "x", "--capacity", size]));
-        assert!(text.contains("--capacity"), "{text}");
+    for size in ["255MiB", "0MiB", "1GB", "much"] {
+        let (code, text) = refusal(weft().args(["serve", "--data", "x", "--capacity", size]));
+        assert!(code == 2 && text.contains("--capacity"), "{code}: {text}");
     }
+}
+
+#[test]
+fn a_directory_that_cannot_hold_a_volume_is_left_as_it_is() {
+    let scratch = Scratch::new();
+    let data = scratch.0.join("data");
+    fs::create_dir(&data).unwrap();
+    fs::write(data.join("thesis.tex"), "years of work").unwrap();
+    let (code, text) = refusal(serve(&scratch, "127.0.0.1:0").stdout(Stdio::null()));
+    assert!(code == 1 && text.contains("thesis.tex"), "{code}: {text}");
+    assert_eq!(fs::read_dir(&data).unwrap().count(), 1);
+
+    let memory = format!("/dev/shm/weft-daemon-test-{}", std::process::id());
+    let (code, text) = refusal(weft().args(["serve", "--listen", "127.0.0.1:0", "--data", &memory]));
+    assert!(
+        code == 1 && text.contains("tmpfs") && text.contains("--data"),
+        "{code}: {text}"
+    );
+    assert!(!Path::new(&memory).exists());
+}
+
+#[test]
+fn a_capacity_that_the_disk_has_no_room_for_is_told_and_served() {
+    let scratch = Scratch::new();
+    let mut child = serve_in(&scratch, "127.0.0.1:0", "1PiB")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let said: Vec<String> = BufReader::new(child.stdout.take().unwrap())
+        .lines()
+        .map_while(Result::ok)
+        .take_while(|line| !line.starts_with("listening on "))
+        .collect();
+    child.kill().unwrap();
+    let warned = child.wait_with_output().unwrap().stderr;
+    let warned = String::from_utf8(warned).unwrap();
+    assert!(said.iter().any(|line| line.contains("1024 TiB")), "{said:?}");
+    assert!(
+        warned.lines().count() == 1 && warned.contains("--capacity"),
+        "{warned}"
+    );
 }
 
 #[test]

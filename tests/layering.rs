@@ -4,6 +4,7 @@
 //! I/O, each may name. Code under `#[cfg(test)]` may name more, and is not looked at. Names are found in the text,
 //! after comments and strings are taken out: what a macro makes up is not seen.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -20,7 +21,7 @@ const LAYERS: &[Layer] = &[
     pure("limits.rs", &["limits"]),
     pure("http/", &["http", "limits"]),
     pure("index/", &["index", "limits"]),
-    pure("log/", &["log", "limits", "io::SegmentId"]),
+    pure("log/", &["log", "limits"]),
     pure("s3/auth/", PURE_S3),
     pure("s3/checksum", PURE_S3),
     pure("s3/conditions.rs", PURE_S3),
@@ -128,6 +129,44 @@ fn every_layer_names_only_what_it_may() {
         "layers name what they may not:\n{}",
         wrong.join("\n")
     );
+}
+
+#[test]
+fn the_code_map_says_the_same() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("ARCHITECTURE.md");
+    let page = fs::read_to_string(page).unwrap();
+    let mut mapped = BTreeSet::from(["lib"]);
+    for line in page.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, path, _, names, _] = cells[..] else {
+            continue;
+        };
+        let Some(path) = path.trim_matches('`').strip_prefix("src/") else {
+            continue;
+        };
+        let own = path.trim_end_matches(['/', '.']).trim_end_matches(".rs");
+        // A folder without a layer of its own has those of what is in it.
+        let is_own = |layer: &&Layer| layer.prefix == path;
+        let layers: Vec<&Layer> = match LAYERS.iter().find(is_own) {
+            Some(layer) => vec![layer],
+            None => LAYERS.iter().filter(|l| l.prefix.starts_with(path)).collect(),
+        };
+        let may_name = layers.iter().flat_map(|layer| layer.may_name).copied();
+        let may_name: BTreeSet<&str> = may_name.filter(|name| ![own, "limits"].contains(name)).collect();
+        let said = names.split('(').next().unwrap_or_default();
+        let said: BTreeSet<&str> = said
+            .split_whitespace()
+            .map(|name| name.trim_matches('`'))
+            .collect();
+        assert_eq!(
+            said, may_name,
+            "src/{path} in ARCHITECTURE.md and in the table here"
+        );
+        mapped.insert(own);
+    }
+    let top = |layer: &Layer| layer.prefix.split(['/', '.']).next().unwrap_or_default();
+    let layers: BTreeSet<&str> = LAYERS.iter().map(top).collect();
+    assert_eq!(mapped, layers, "every folder of src/ is on the map");
 }
 
 #[test]

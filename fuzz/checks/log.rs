@@ -7,11 +7,14 @@
 use std::cell::RefCell;
 
 use weft::log::{
-    BatchWriter, Change, LogScanner, Poison, RecordKind, ScanStep, SegmentHeader, SegmentKind, block_range,
-    blocks_for, body_crc32, disk_bytes_for, verify_block,
+    BatchWriter, Change, LOG_START, LogScanner, Poison, RecordKind, ScanStep, SegmentHeader, SegmentKind,
+    WATERMARK_OFFSET, block_range, blocks_for, body_crc32, decode_watermark, disk_bytes_for,
+    encode_watermark, verify_block, watermark_past,
 };
 
 const SIZE: u32 = 1 << 20;
+const START: usize = LOG_START as usize;
+const WATERMARK: usize = WATERMARK_OFFSET as usize;
 const GENERATION: u64 = 7;
 const SEGMENT: u32 = 3;
 const VOLUME_ID: [u8; 16] = *b"sixteen bytes id";
@@ -53,17 +56,17 @@ fn header() -> SegmentHeader {
 }
 
 fn raw_log(data: &[u8], bytes: &mut [u8]) {
-    let length = data.len().min(bytes.len() - 4096);
-    bytes[4096..4096 + length].copy_from_slice(&data[..length]);
+    let length = data.len().min(bytes.len() - WATERMARK);
+    bytes[WATERMARK..WATERMARK + length].copy_from_slice(&data[..length]);
     scan(bytes, 4096, |_, _| {});
 }
 
 /// Bytes taken as the records of batch 0, with all checksums right.
 fn sealed_records(data: &[u8], bytes: &mut [u8]) {
-    let length = data.len().min(bytes.len() - 8192);
-    let end = 4096 + 64 + length;
-    bytes[4096 + 64..end].copy_from_slice(&data[..length]);
-    let mut at = 4096 + 64;
+    let length = data.len().min(bytes.len() - START - 4096);
+    let end = START + 64 + length;
+    bytes[START + 64..end].copy_from_slice(&data[..length]);
+    let mut at = START + 64;
     let mut count = 0_u32;
     while at + 28 <= end {
         let word =
@@ -79,15 +82,15 @@ fn sealed_records(data: &[u8], bytes: &mut [u8]) {
         count += 1;
         at += record_length;
     }
-    let payload_crc = body_crc32(&bytes[4096 + 64..at]);
+    let payload_crc = body_crc32(&bytes[START + 64..at]);
     let mut header = b"WFTB\x01\0\0\0".to_vec();
     header.extend(GENERATION.to_le_bytes());
     header.extend(VOLUME_ID);
-    for field in [SEGMENT, 4096, 0, (at - 4096) as u32, count, payload_crc, 0] {
+    for field in [SEGMENT, LOG_START, 0, (at - START) as u32, count, payload_crc, 0] {
         header.extend(field.to_le_bytes());
     }
     header.extend(body_crc32(&header).to_le_bytes());
-    bytes[4096..4160].copy_from_slice(&header);
+    bytes[START..START + 64].copy_from_slice(&header);
     scan(bytes, SIZE, |_, _| {});
 }
 
@@ -96,7 +99,7 @@ fn sealed_records(data: &[u8], bytes: &mut [u8]) {
 fn script(data: &[u8], bytes: &mut [u8]) {
     let mut script = data.iter().copied();
     let mut written: Vec<(u32, u32)> = Vec::new();
-    let mut tail = 4096;
+    let mut tail = LOG_START;
     for number in 0..1 + u32::from(script.next().unwrap_or(0) % 8) {
         let mut writer = BatchWriter::new(&mut bytes[tail as usize..], &header(), tail, number);
         for sequence in 0..script.next().unwrap_or(0) % 4 {
@@ -125,16 +128,18 @@ fn script(data: &[u8], bytes: &mut [u8]) {
         written.push((tail, length));
         tail += length;
     }
+    let block = encode_watermark(&header(), watermark_past(tail, SIZE));
+    bytes[WATERMARK..START].copy_from_slice(&block);
     let whole = bytes[..tail as usize].to_vec();
     while let (Some(kind), Some(high), Some(low), Some(fill)) =
         (script.next(), script.next(), script.next(), script.next())
     {
-        let at = 4096 + (usize::from(high) << 8 | usize::from(low)) * 4 % (tail as usize - 4096);
+        let at = WATERMARK + (usize::from(high) << 8 | usize::from(low)) * 4 % (tail as usize - WATERMARK);
         let sector = at / 512 * 512;
         match kind % 4 {
             0 => bytes[at] ^= fill,
             1 => bytes[sector..sector + 512].fill(fill),
-            2 => bytes.copy_within(sector..sector + 512, 4096 + usize::from(fill) * 512),
+            2 => bytes.copy_within(sector..sector + 512, WATERMARK + usize::from(fill) * 512),
             _ => bytes[sector..].fill(0),
         }
     }
@@ -156,9 +161,9 @@ fn script(data: &[u8], bytes: &mut [u8]) {
 
 /// Walks everything; `batch` sees the place of each whole batch.
 fn scan(bytes: &[u8], window_bytes: u32, mut batch: impl FnMut(u32, u32)) {
-    let mut scanner = LogScanner::new(&header());
+    let mut scanner = LogScanner::new(&header(), decode_watermark(&bytes[WATERMARK..], &header()));
     let mut window = 0..0;
-    let mut position = 4096;
+    let mut position = LOG_START;
     for _ in 0..STEPS_MAX {
         match scanner.next(&bytes[window.start as usize..window.end as usize], window.start) {
             ScanStep::Batch(found) => {

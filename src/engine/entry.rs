@@ -177,7 +177,8 @@ impl Object {
         let (summary, mut reader) = Summary::read(bytes)?;
         let upload = match reader.u8()? {
             0 => None,
-            _ => Some(UploadId(reader.array()?)),
+            1 => Some(UploadId(reader.array()?)),
+            _ => return None,
         };
         let parts = reader.u16()? as usize;
         let part_sizes = (0..parts).map(|_| reader.u64()).collect::<Option<_>>()?;
@@ -373,6 +374,134 @@ mod tests {
             upload: Some(UploadId([4; 16])),
             extents: vec![extent(Layout::Blocks), extent(Layout::Inline)].into(),
         }
+    }
+
+    /// 21 bytes each: inline in segment 3, and blocks in segment 0x0403_0201.
+    const GOLDEN_EXTENTS: [&[u8]; 3] = [
+        &[2, 0, 0, 0],
+        &[
+            1, 3, 0, 0, 0, 0, 0x20, 0, 0, 0x70, 0x11, 1, 0, 0x66, 0x55, 0x44, 0x33, 0, 0, 0, 0,
+        ],
+        &[
+            2, 1, 2, 3, 4, 0, 0x30, 0, 0, 9, 0, 0, 0, 0x18, 0x17, 0x16, 0x15, 0x14, 0x13, 0x12, 0x11,
+        ],
+    ];
+
+    fn golden_extents() -> Box<[Extent]> {
+        let inline = Extent {
+            check: 0x3344_5566,
+            ..extent(Layout::Inline)
+        };
+        let blocks = Extent {
+            layout: Layout::Blocks,
+            segment: SegmentId(0x0403_0201),
+            offset: 0x3000,
+            length: 9,
+            check: 0x1112_1314_1516_1718,
+        };
+        [inline, blocks].into()
+    }
+
+    #[test]
+    fn golden_bytes_of_an_object() {
+        let mut object = Object {
+            size: 0x0807_0605_0403_0201,
+            modified_ms: 0x1817_1615_1413_1211,
+            etag: ETag {
+                md5: *b"md5 of 16 bytes.",
+                parts: 0x2221,
+            },
+            attributes: b"attr".to_vec().into(),
+            part_sizes: vec![0x3837_3635_3433_3231, 7].into(),
+            upload: Some(UploadId(*b"upload, 16 bytes")),
+            extents: golden_extents(),
+        };
+        let head = [
+            [1].as_slice(),
+            &[1, 2, 3, 4, 5, 6, 7, 8],
+            &[0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18],
+            b"md5 of 16 bytes.",
+            &[0x21, 0x22],
+            &[4, 0, 0, 0],
+            b"attr",
+        ]
+        .concat();
+        let parts = [
+            [2, 0].as_slice(),
+            &[0x31, 0x32, 0x33, 0x34, 0x35, 0x36, 0x37, 0x38],
+            &[7, 0, 0, 0, 0, 0, 0, 0],
+        ]
+        .concat();
+        let extents = GOLDEN_EXTENTS.concat();
+        let golden = [&head, [1].as_slice(), b"upload, 16 bytes", &parts, &extents].concat();
+        assert_eq!(object.encode(), golden);
+        assert_eq!(Object::decode(&golden), Some(object.clone()));
+
+        object.upload = None;
+        object.part_sizes = Box::default();
+        let golden = [&head, [0, 0, 0].as_slice(), &extents].concat();
+        assert_eq!(object.encode(), golden);
+        assert_eq!(Object::decode(&golden), Some(object));
+    }
+
+    #[test]
+    fn golden_bytes_of_an_upload_a_part_and_a_bucket() {
+        let upload = Upload {
+            initiated_ms: 0x1817_1615_1413_1211,
+            attributes: b"attr".to_vec().into(),
+        };
+        let golden = b"\x01\x11\x12\x13\x14\x15\x16\x17\x18\x04\0\0\0attr";
+        assert_eq!(upload.encode(), golden);
+        assert_eq!(Upload::decode(golden), Some(upload));
+
+        let part = Part {
+            size: 0x0807_0605_0403_0201,
+            modified_ms: 0x1817_1615_1413_1211,
+            md5: *b"md5 of 16 bytes.",
+            attributes: b"a".to_vec().into(),
+            extents: golden_extents(),
+        };
+        let golden = [
+            b"\x01\x01\x02\x03\x04\x05\x06\x07\x08\x11\x12\x13\x14\x15\x16\x17\x18".as_slice(),
+            b"md5 of 16 bytes.\x01\0\0\0a",
+            &GOLDEN_EXTENTS.concat(),
+        ]
+        .concat();
+        assert_eq!(part.encode(), golden);
+        assert_eq!(Part::decode(&golden), Some(part));
+
+        let bucket = Bucket {
+            id: BucketId(0x0807_0605_0403_0201),
+            created_ms: 0x1817_1615_1413_1211,
+            location: "ü".to_owned(),
+        };
+        let golden =
+            b"\x01\x01\x02\x03\x04\x05\x06\x07\x08\x11\x12\x13\x14\x15\x16\x17\x18\x02\0\0\0\xc3\xbc";
+        assert_eq!(bucket.encode(), golden);
+        assert_eq!(Bucket::decode(golden), Some(bucket));
+    }
+
+    #[test]
+    fn values_that_nobody_writes_are_refused() {
+        let bytes = object().encode();
+        let has_upload_at = 1 + 8 + 8 + 16 + 2 + 4 + object().attributes.len();
+        assert_eq!(bytes[has_upload_at], 1);
+        let extent_at = bytes.len() - EXTENT_BYTES;
+        for (at, value) in [
+            (0, 0),
+            (0, 2),
+            (has_upload_at, 0),
+            (has_upload_at, 2),
+            (has_upload_at, 255),
+            (extent_at, 0),
+            (extent_at, 3),
+        ] {
+            let mut edited = bytes.clone();
+            edited[at] = value;
+            assert_eq!(Object::decode(&edited), None, "{value} at {at}");
+        }
+        let bucket = b"\x01\x01\x02\x03\x04\x05\x06\x07\x08\x11\x12\x13\x14\x15\x16\x17\x18\x01\0\0\0\xff";
+        assert_eq!(Bucket::decode(bucket), None, "a location that is not UTF-8");
     }
 
     #[test]

@@ -8,18 +8,22 @@
 //! Bytes copied per record: its changes and inline body once, into the buffer that goes to disk.
 
 use crate::engine::Machine;
+use crate::engine::apply::extents_of;
 use crate::engine::core::{Core, ReplyTo};
-use crate::engine::entry::{EXTENT_BYTES, Extent, Layout, Object, Part};
+use crate::engine::entry::{EXTENT_BYTES, Extent, Layout};
 use crate::engine::message::{Content, Outcome, PoisonedTail, Purpose, Refusal, Reply};
 use crate::engine::planted::{Fault, planted};
 use crate::engine::signal::Signal;
-use crate::index::key::{self, Named};
-use crate::index::{Entry, Lives};
+use crate::index::Lives;
 use crate::io::SegmentId;
 use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
-use crate::log::{self, BATCH_HEADER_BYTES, BatchWriter, POISON_RECORD_BYTES, SegmentHeader};
+use crate::log::{
+    self, ALIGN_BYTES, BATCH_HEADER_BYTES, BatchWriter, LOG_START, POISON_RECORD_BYTES, SegmentHeader,
+    watermark_past,
+};
+use futures_channel::oneshot;
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -107,6 +111,8 @@ pub struct CommitQueue {
     arrived: Signal,
     /// A batch failed that no later one has declared void yet: what it holds may come true at the next start.
     unsettled: Cell<bool>,
+    /// Told when the log has been sealed behind what is queued now.
+    sealing: RefCell<Vec<oneshot::Sender<()>>>,
 }
 
 struct Pending {
@@ -221,6 +227,8 @@ struct Tail {
 
 struct OpenLog {
     header: SegmentHeader,
+    /// No batch ends behind it before it is raised.
+    watermark: u32,
     offset: u32,
     number: u32,
 }
@@ -245,7 +253,7 @@ impl<I: Machine> Core<I> {
 
     /// Returns when all that is queued now has been answered.
     pub async fn commits_settled(self: &Rc<Self>) {
-        let (sender, receiver) = futures_channel::oneshot::channel();
+        let (sender, receiver) = oneshot::channel();
         let outcome = Ok(Outcome {
             sequence: 0,
             modified_ms: 0,
@@ -258,10 +266,19 @@ impl<I: Machine> Core<I> {
         receiver.await.expect("every queued answer is given");
     }
 
+    /// Returns when all that is queued now has been answered, and the log is sealed behind it: the next start need not
+    /// ask how it ends. What comes later begins another log.
+    pub async fn seal_log(self: &Rc<Self>) {
+        let (sender, receiver) = oneshot::channel();
+        self.commits.sealing.borrow_mut().push(sender);
+        self.commits.arrived.raise();
+        receiver.await.expect("the log's writer runs as long as the core");
+    }
+
     /// After a change that the disk failed: whether it is void now, on stable storage. Tries for a while.
     pub async fn failed_change_is_void(self: &Rc<Self>) -> bool {
         for _ in 0..VOID_ATTEMPTS {
-            let (sender, receiver) = futures_channel::oneshot::channel();
+            let (sender, receiver) = oneshot::channel();
             let outcome = Outcome {
                 sequence: self.next_sequence(),
                 modified_ms: 0,
@@ -290,6 +307,15 @@ impl<I: Machine> Core<I> {
                 if let Err(refusal) = self.write_batch(&mut tail).await {
                     self.fail_queue(refusal);
                 }
+            }
+            let sealing = self.commits.sealing.take();
+            if !sealing.is_empty()
+                && let Some(open) = tail.open.take()
+            {
+                self.seal_open(open).await;
+            }
+            for sender in sealing {
+                let _ = sender.send(()); // One that went away need not know.
             }
         }
     }
@@ -325,10 +351,7 @@ impl<I: Machine> Core<I> {
         if planted(Fault::EarlyIndex) {
             self.apply_all(&batch, &open.header);
         }
-        match self
-            .write_and_sync(SegmentId(open.header.segment), open.offset, buffer)
-            .await
-        {
+        match self.write_and_sync(open, buffer).await {
             Ok(()) => {
                 let segment = SegmentId(open.header.segment);
                 open.offset += length;
@@ -369,23 +392,37 @@ impl<I: Machine> Core<I> {
             }
         };
         if let Some(full) = tail.open.take() {
-            let segment = SegmentId(full.header.segment);
-            if full.room() > 0 {
-                let buffer = self.io.buffer(crate::io::DISK_ALIGN_BYTES);
-                let (buffer, _) =
-                    BatchWriter::new(buffer, &full.header, full.offset, full.number).finish_sealed();
-                if let Err(error) = self.io.write(segment, full.offset, buffer).await {
-                    warn!("weft: log segment {segment}: sealing it: {error}");
-                }
-            }
-            self.seal(segment);
+            self.seal_open(full).await;
         }
         tail.open = Some(OpenLog {
             header,
-            offset: crate::limits::SEGMENT_HEADER_BYTES,
+            watermark: LOG_START,
+            offset: LOG_START,
             number: 0,
         });
         Ok(())
+    }
+
+    /// Ends a log where it is. The seal holds no record, so nothing is lost when it fails or does not last.
+    async fn seal_open(self: &Rc<Self>, mut log: OpenLog) {
+        let segment = SegmentId(log.header.segment);
+        if log.room() > 0
+            && let Err(error) = self.write_seal(&mut log).await
+        {
+            warn!("weft: log segment {segment}: sealing it: {error}");
+        }
+        self.seal(segment);
+    }
+
+    async fn write_seal(&self, log: &mut OpenLog) -> std::io::Result<()> {
+        let segment = SegmentId(log.header.segment);
+        // A seal behind the watermark would not be looked for when the batch before it is damaged.
+        if self.raise_watermark(log, log.offset + ALIGN_BYTES).await? {
+            self.io.sync(segment).await?;
+        }
+        let buffer = self.io.buffer(ALIGN_BYTES as usize);
+        let (buffer, _) = BatchWriter::new(buffer, &log.header, log.offset, log.number).finish_sealed();
+        self.io.write(segment, log.offset, buffer).await
     }
 
     /// Encodes the records of `batch`, and tells their values where their bodies lie.
@@ -393,9 +430,7 @@ impl<I: Machine> Core<I> {
         let records = batch.iter().filter_map(|queued| queued.record.as_ref());
         let lengths: usize = records.map(Record::length_bytes).sum();
         let length = BATCH_HEADER_BYTES + poisoned.len() * POISON_RECORD_BYTES + lengths;
-        let buffer = self
-            .io
-            .buffer(length.next_multiple_of(crate::io::DISK_ALIGN_BYTES));
+        let buffer = self.io.buffer(length.next_multiple_of(ALIGN_BYTES as usize));
         let mut writer = BatchWriter::new(buffer, &open.header, open.offset, open.number);
         for tail in poisoned {
             let poison = log::Poison {
@@ -437,18 +472,27 @@ impl<I: Machine> Core<I> {
         buffer
     }
 
-    async fn write_and_sync(
-        &self,
-        segment: SegmentId,
-        offset: u32,
-        buffer: I::WriteBuf,
-    ) -> std::io::Result<()> {
-        self.io.write(segment, offset, buffer).await?;
+    async fn write_and_sync(&self, open: &mut OpenLog, buffer: I::WriteBuf) -> std::io::Result<()> {
+        let segment = SegmentId(open.header.segment);
+        let end = open.offset + buffer.as_ref().len() as u32;
+        // Durable with the batch, in one sync: what is acknowledged never lies behind the watermark.
+        self.raise_watermark(open, end).await?;
+        self.io.write(segment, open.offset, buffer).await?;
         if planted(Fault::LogUnsynced) {
             return Ok(());
         }
         self.counters.log_syncs.set(self.counters.log_syncs.get() + 1);
         self.io.sync(segment).await
+    }
+
+    /// Writes a greater watermark if a batch will end behind the one there is; says whether it did.
+    async fn raise_watermark(&self, open: &mut OpenLog, end: u32) -> std::io::Result<bool> {
+        if end <= open.watermark || planted(Fault::WatermarkKept) {
+            return Ok(false);
+        }
+        open.watermark = watermark_past(end, open.header.segment_size_bytes);
+        self.write_watermark(&open.header, open.watermark).await?;
+        Ok(true)
     }
 
     /// After a failure: the segment takes no more, and the next batch says from where on it is void.
@@ -490,7 +534,7 @@ impl<I: Machine> Core<I> {
     /// What [`Fault::EarlyAck`] does.
     fn answer_early(&self, batch: &mut [Queued]) {
         for queued in batch {
-            let nobody = ReplyTo::Local(futures_channel::oneshot::channel().0);
+            let nobody = ReplyTo::Local(oneshot::channel().0);
             self.reply_outcome(std::mem::replace(&mut queued.to, nobody), queued.outcome);
         }
     }
@@ -533,73 +577,6 @@ impl<I: Machine> Core<I> {
             self.discard(&extents_of(key, value));
         }
     }
-
-    /// Makes the changes of a durable record in the index, and accounts for what they replace.
-    fn apply(self: &Rc<Self>, record: &Record, home: &SegmentHeader) {
-        let segment = SegmentId(home.segment);
-        let kept = kept_extents(record);
-        if !record.body.is_empty() {
-            self.account_here(segment, record.body.len() as i64);
-        }
-        for change in &record.changes {
-            let replaced = match &change.value {
-                Some(value) => {
-                    let home_bytes = log::change_length(change.key.len(), value.len()) as u32;
-                    self.account_here(segment, i64::from(home_bytes));
-                    let entry = Entry {
-                        sequence: record.sequence,
-                        home_segment: segment.0,
-                        home_bytes,
-                        lives: Lives::one(home.generation),
-                        value: value.as_slice().into(),
-                    };
-                    self.index.borrow_mut().put(&change.key, entry)
-                }
-                None => {
-                    self.drop_parts(&change.key, &kept);
-                    let removed = self.index.borrow_mut().remove(&change.key);
-                    if let Some(removed) = &removed {
-                        self.account_tombstone(segment, removed.lives);
-                    }
-                    removed
-                }
-            };
-            // Before the room of what was replaced is given back: whoever still finds it holds a guard by then.
-            self.versions.raise(&change.key);
-            if let Some(replaced) = replaced.filter(|_| !planted(Fault::ReplacedKept)) {
-                self.release(&change.key, &replaced, &kept);
-            }
-        }
-    }
-
-    /// When an upload ends its parts go, all but the extents that the object made of them keeps.
-    pub fn drop_parts(self: &Rc<Self>, index_key: &[u8], kept: &BTreeSet<(SegmentId, u32)>) {
-        if !key::is_upload(index_key) {
-            return;
-        }
-        let parts: Vec<Vec<u8>> = {
-            let index = self.index.borrow();
-            index
-                .prefixed(index_key)
-                .map(|(key, _)| key.to_vec())
-                .filter(|key| key != index_key)
-                .collect()
-        };
-        for part in parts {
-            let entry = self.index.borrow_mut().remove(&part).expect("found above");
-            self.release(&part, &entry, kept);
-        }
-    }
-
-    /// Accounts for an entry that is no more.
-    pub fn release(self: &Rc<Self>, index_key: &[u8], entry: &Entry, kept: &BTreeSet<(SegmentId, u32)>) {
-        self.account_here(SegmentId(entry.home_segment), -i64::from(entry.home_bytes));
-        for extent in extents_of(index_key, &entry.value) {
-            if kept.is_empty() || !kept.contains(&(extent.segment, extent.offset)) {
-                self.account_here(extent.segment, -i64::from(extent.disk_bytes()));
-            }
-        }
-    }
 }
 
 /// How often, and how far apart, a failed change's poison is tried.
@@ -607,28 +584,3 @@ const VOID_ATTEMPTS: usize = 5;
 const VOID_PAUSE: Duration = Duration::from_millis(200);
 /// Log segments that may fail in a row before the daemon gives up.
 const POISONED_MAX: usize = 16;
-
-/// Extents that a record's new values share with values that it replaces.
-fn kept_extents(record: &Record) -> BTreeSet<(SegmentId, u32)> {
-    // A record with a body of its own shares nothing; nor does a delete.
-    if !record.body.is_empty() {
-        return BTreeSet::new();
-    }
-    let puts = record
-        .changes
-        .iter()
-        .filter_map(|change| Some((&change.key, change.value.as_ref()?)));
-    puts.flat_map(|(key, value)| extents_of(key, value))
-        .map(|extent| (extent.segment, extent.offset))
-        .collect()
-}
-
-/// The extents that an entry keeps in place.
-pub fn extents_of(index_key: &[u8], value: &[u8]) -> Box<[Extent]> {
-    const CHECKED: &str = "the index holds values that were checked";
-    match key::parse(index_key).expect(CHECKED) {
-        Named::Object { .. } => Object::decode(value).expect(CHECKED).extents,
-        Named::Part { .. } => Part::decode(value).expect(CHECKED).extents,
-        Named::Upload { .. } | Named::Bucket { .. } => Box::default(),
-    }
-}

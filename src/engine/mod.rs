@@ -15,6 +15,7 @@ macro_rules! warn {
     }};
 }
 
+mod apply;
 mod body;
 mod buckets;
 mod cache;
@@ -50,6 +51,9 @@ use reads::ReadGuard;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+
+// What the log aligns, the machine takes as it is.
+const _: () = assert!(crate::log::ALIGN_BYTES as usize == crate::io::DISK_ALIGN_BYTES);
 
 /// The machine that an engine runs on.
 pub trait Machine: Io<Message = Message> {}
@@ -102,9 +106,9 @@ impl<I: Machine> Engine<I> {
         Ok((Engine { core }, recovered))
     }
 
-    /// Returns when every change that was handed in here has been answered.
+    /// Returns when every change that was handed in here has been answered, and the log is sealed behind them.
     pub async fn settle(&self) {
-        self.core.commits_settled().await;
+        self.core.seal_log().await;
         self.core.flush_ledger();
     }
 

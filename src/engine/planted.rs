@@ -32,6 +32,8 @@ pub enum Fault {
     EarlyRefusal,
     /// Changes are not counted, so that lookups are believed for ever.
     StaleCache,
+    /// The watermark of a log stays where it is while batches pass it.
+    WatermarkKept,
 }
 
 #[cfg(feature = "planted")]

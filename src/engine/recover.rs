@@ -10,18 +10,17 @@
 //! A torn tail ends a log. Damage in the middle is an alarm, and what follows it is kept.
 
 use crate::engine::Machine;
+use crate::engine::apply::extents_of;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::entry::{Bucket, Object, Part, Upload};
-use crate::engine::group_commit::extents_of;
 use crate::engine::message::{Found, FoundSegment, PoisonedTail, RecoveredChange, Reply, Request, Survey};
 use crate::engine::planted::{Fault, planted};
 use crate::index::key::{self, Named};
 use crate::index::{Entry, Lives};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
-use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::log::{
-    BatchRef, BatchWriter, Change, HeaderError, LogEnd, LogScanner, RecordKind, ScanStep, SegmentHeader,
-    SegmentKind, change_length,
+    BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, ScanStep,
+    SegmentHeader, SegmentKind, WATERMARK_OFFSET, change_length, decode_watermark,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +28,8 @@ use std::rc::Rc;
 
 /// Bytes that a scan reads at a time.
 const SCAN_BYTES: u32 = 1 << 20;
+/// How often what makes a log's end durable is begun, when the disk fails.
+const SETTLE_ATTEMPTS: usize = 3;
 /// Bytes of changes that go to another core in one message.
 const RECOVERED_BYTES_MAX: usize = 256 * 1024;
 
@@ -65,9 +66,16 @@ impl fmt::Display for RecoverError {
             RecoverError::Disk {
                 segment: Some(segment),
                 error,
-            } => write!(f, "segment {segment}: {error}"),
+            } => write!(
+                f,
+                "segment {segment}: {error}: see what the kernel says of the disk (dmesg), then start again, or copy \
+                 the directory to a sound disk and start there"
+            ),
             RecoverError::Disk { segment: None, error } => {
-                write!(f, "the segments cannot be listed: {error}")
+                write!(
+                    f,
+                    "the segments cannot be listed: {error}: see that the directory can be read"
+                )
             }
             RecoverError::Newer { segment, version } => write!(
                 f,
@@ -111,8 +119,8 @@ impl<I: Machine> Core<I> {
             unreachable!("a survey is answered by one")
         };
         self.settle_freed(&surveyed.freed, survey.newest_epoch).await?;
-        for header in &logs {
-            self.scan(header, &survey.poisoned, &mut recovered).await?;
+        for log in &logs {
+            self.scan(log, &survey.poisoned, &mut recovered).await?;
         }
         self.barrier(STAGE_SCANNED).await;
         if self.is_coordinator() {
@@ -139,7 +147,8 @@ impl<I: Machine> Core<I> {
             if segment.0 as usize % self.io.cores() != self.io.core().0 as usize {
                 continue;
             }
-            let (header, content, generation) = match self.read_header(segment).await? {
+            let (bytes, header) = self.read_header(segment).await?;
+            let (header, content, generation) = match header {
                 Ok(header) => {
                     let content = match header.kind {
                         SegmentKind::Log => Found::Log,
@@ -173,29 +182,32 @@ impl<I: Machine> Core<I> {
             }
             share.survey.newest_epoch = share.survey.newest_epoch.max(header.epoch);
             if header.kind == SegmentKind::Log {
-                share.survey.poisoned.extend(self.poison_in(&header).await?);
-                share.logs.push(header);
+                let watermark = decode_watermark(&bytes[WATERMARK_OFFSET as usize..], &header);
+                let log = FoundLog { header, watermark };
+                share.survey.poisoned.extend(self.poison_in(&log).await?);
+                share.logs.push(log);
             }
         }
         Ok(share)
     }
 
+    /// What lies in front of a segment's content, and the header in it.
     async fn read_header(
         &self,
         segment: SegmentId,
-    ) -> Result<Result<SegmentHeader, HeaderError>, RecoverError> {
-        let bytes = self.read_window(segment, 0, SEGMENT_HEADER_BYTES).await?;
+    ) -> Result<(Vec<u8>, Result<SegmentHeader, HeaderError>), RecoverError> {
+        let bytes = self.read_window(segment, 0, LOG_START).await?;
         let shape = self.io.volume();
-        let header = SegmentHeader::decode(&bytes);
-        Ok(header.and_then(|header| {
+        let header = SegmentHeader::decode(&bytes).and_then(|header| {
             header.expect(&self.io.volume_id(), shape.segment_size_bytes, segment.0)?;
             Ok(header)
-        }))
+        });
+        Ok((bytes, header))
     }
 
     /// The poison records at the front of a log's first batch.
-    async fn poison_in(&self, header: &SegmentHeader) -> Result<Vec<PoisonedTail>, RecoverError> {
-        let mut scan = Scan::new(header, 64 * 1024);
+    async fn poison_in(&self, log: &FoundLog) -> Result<Vec<PoisonedTail>, RecoverError> {
+        let mut scan = Scan::new(log, 64 * 1024);
         let mut poisoned = Vec::new();
         scan.first_batch_only = true;
         self.for_each_batch(&mut scan, |batch, _| {
@@ -219,10 +231,11 @@ impl<I: Machine> Core<I> {
     /// Reads a whole log and sends its changes to their owners.
     async fn scan(
         self: &Rc<Self>,
-        header: &SegmentHeader,
+        log: &FoundLog,
         poisoned: &[PoisonedTail],
         recovered: &mut Recovered,
     ) -> Result<(), RecoverError> {
+        let header = &log.header;
         let segment = SegmentId(header.segment);
         // Nothing at or behind this place counts.
         let void_from = poisoned
@@ -231,7 +244,7 @@ impl<I: Machine> Core<I> {
             .filter(|_| !planted(Fault::PoisonIgnored))
             .map(|tail| tail.offset)
             .min();
-        let mut scan = Scan::new(header, SCAN_BYTES);
+        let mut scan = Scan::new(log, SCAN_BYTES);
         let mut records = 0;
         let mut shields = None;
         self.for_each_batch(&mut scan, |batch, _| {
@@ -267,7 +280,7 @@ impl<I: Machine> Core<I> {
     ///
     /// A process that was killed, or whose sync failed, leaves a last batch that the device may show now and
     /// forget with the power, or the other way round. So the last batch that counts is written again, as it was
-    /// read, and behind it a seal takes the place of whatever may still come up there.
+    /// read, with the watermark, and behind it a seal takes the place of whatever may still come up there.
     async fn settle_log(&self, scan: &Scan, void_from: Option<u32>) -> Result<(), RecoverError> {
         let Some((tail, next_number, end)) = scan.end else {
             return Ok(());
@@ -279,38 +292,66 @@ impl<I: Machine> Core<I> {
             return Ok(());
         }
         let (tail, number) = void.map_or((tail, next_number), |&(offset, _, number)| (offset, number));
-        let settled = async {
-            if let Some(&(offset, length, _)) = scan.batches.iter().rfind(|(offset, ..)| *offset < tail) {
-                let read = self.io.read(segment, offset, length).await?;
-                let mut buffer = self.io.buffer(length as usize);
-                buffer.as_mut().copy_from_slice(read.as_ref());
-                self.io.write(segment, offset, buffer).await?;
-                // Before the seal: a header behind a batch that is not there would say that one was lost.
-                self.io.sync(segment).await?;
+        // Read once: after a failed sync a read may find something else.
+        let last = match scan.batches.iter().rfind(|(offset, ..)| *offset < tail) {
+            Some(&(offset, length, _)) => Some((offset, self.read_window(segment, offset, length).await?)),
+            None => None,
+        };
+        let seal_end = (tail + DISK_ALIGN_BYTES as u32).min(size);
+        self.insist(segment, async || {
+            if let Some((offset, bytes)) = &last {
+                let mut buffer = self.io.buffer(bytes.len());
+                buffer.as_mut().copy_from_slice(bytes);
+                self.io.write(segment, *offset, buffer).await?;
             }
+            // It may be as volatile, and the seal is looked for no further than it reaches.
+            if let Some(watermark) = scan.watermark {
+                self.write_watermark(&scan.header, watermark.max(seal_end))
+                    .await?;
+            }
+            // Before the seal: a header behind a batch that is not there would say that one was lost.
+            self.io.sync(segment).await?;
             if tail < size {
                 let buffer = self.io.buffer(DISK_ALIGN_BYTES);
                 let (buffer, _) = BatchWriter::new(buffer, &scan.header, tail, number).finish_sealed();
                 self.io.write(segment, tail, buffer).await?;
             }
             self.io.sync(segment).await
-        };
-        settled.await.map_err(|error| RecoverError::Disk {
-            segment: Some(segment),
-            error,
         })
+        .await
     }
 
     /// Makes the marks of freed logs durable that a killed run may have left volatile: tombstones that they
     /// held or outlived may be gone. Each run that came up has settled those of the runs before it.
     async fn settle_freed(&self, freed: &[SegmentHeader], newest_epoch: u32) -> Result<(), RecoverError> {
         for header in freed.iter().filter(|header| header.epoch >= newest_epoch) {
-            let segment = Some(SegmentId(header.segment));
-            self.write_header(header)
-                .await
-                .map_err(|error| RecoverError::Disk { segment, error })?;
+            let segment = SegmentId(header.segment);
+            self.insist(segment, async || self.write_header(header).await)
+                .await?;
         }
         Ok(())
+    }
+
+    /// Writes and syncs; after an error all of it anew, for a failed sync says nothing of the writes before it.
+    async fn insist(
+        &self,
+        segment: SegmentId,
+        write_and_sync: impl AsyncFn() -> std::io::Result<()>,
+    ) -> Result<(), RecoverError> {
+        let mut attempts = 1;
+        loop {
+            match write_and_sync().await {
+                Ok(()) => return Ok(()),
+                Err(error) if attempts < SETTLE_ATTEMPTS => {
+                    warn!("weft: segment {segment}: {error}; it is written again");
+                    attempts += 1;
+                }
+                Err(error) => {
+                    let segment = Some(segment);
+                    return Err(RecoverError::Disk { segment, error });
+                }
+            }
+        }
     }
 
     /// Feeds the batches of a log to `read`, and what it returns to the owners of the keys.
@@ -320,11 +361,13 @@ impl<I: Machine> Core<I> {
         mut read: impl FnMut(BatchRef<'_>, &mut u64) -> Vec<RecoveredChange>,
     ) -> Result<(), RecoverError> {
         let segment = SegmentId(scan.header.segment);
-        let mut scanner = LogScanner::new(&scan.header);
+        let mut scanner = LogScanner::new(&scan.header, scan.watermark);
         let (mut window, mut offset) = (Vec::new(), 0);
         loop {
             let mut out = Vec::new();
             match scanner.next(&window, offset) {
+                // The first batch is not whole: nothing can be said of it without a search.
+                ScanStep::NeedMore { from, .. } if scan.first_batch_only && from > LOG_START => return Ok(()),
                 ScanStep::NeedMore { from, length_min } => {
                     let rest = scan.header.segment_size_bytes - from;
                     window = self
@@ -584,14 +627,21 @@ impl<I: Machine> Core<I> {
 #[derive(Default)]
 struct ShareSurvey {
     survey: Survey,
-    logs: Vec<SegmentHeader>,
+    logs: Vec<FoundLog>,
     /// Of segments that are marked free.
     freed: Vec<SegmentHeader>,
+}
+
+/// A log, and how far it was durable at most, if that is known.
+struct FoundLog {
+    header: SegmentHeader,
+    watermark: Option<u32>,
 }
 
 /// A scan of one log.
 struct Scan {
     header: SegmentHeader,
+    watermark: Option<u32>,
     window_bytes: u32,
     first_batch_only: bool,
     batches_damaged: u64,
@@ -602,9 +652,10 @@ struct Scan {
 }
 
 impl Scan {
-    fn new(header: &SegmentHeader, window_bytes: u32) -> Scan {
+    fn new(log: &FoundLog, window_bytes: u32) -> Scan {
         Scan {
-            header: *header,
+            header: log.header,
+            watermark: log.watermark,
             window_bytes,
             first_batch_only: false,
             batches_damaged: 0,

@@ -1,7 +1,8 @@
 //! A core's segments: the supply made ready ahead of need, and the one that large bodies go to.
 //!
 //! A segment is handed out with its header on stable storage. At its end it is sealed: from then on its
-//! content only dies. The core writes only to segments that it was given, and each place once.
+//! content only dies. The core writes only to segments that it was given, and each place once, but for the watermark
+//! of a log.
 
 use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core};
@@ -9,7 +10,10 @@ use crate::engine::message::{Allocation, Content, Note, Purpose, Refusal, Reply,
 use crate::engine::planted::{Fault, planted};
 use crate::io::SegmentId;
 use crate::limits::{BLOCK_BYTES, RESERVATION_BYTES_MAX, SEGMENT_HEADER_BYTES};
-use crate::log::{SegmentHeader, SegmentKind, disk_bytes_for};
+use crate::log::{
+    LOG_START, SegmentHeader, SegmentKind, WATERMARK_BYTES, WATERMARK_OFFSET, disk_bytes_for,
+    encode_watermark,
+};
 use futures_channel::oneshot;
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
@@ -240,12 +244,26 @@ impl<I: Machine> Core<I> {
         }
     }
 
-    /// Writes a segment's header and syncs it.
+    /// Writes a segment's header, and the watermark of a log that holds nothing yet, and syncs them.
     pub async fn write_header(&self, header: &SegmentHeader) -> std::io::Result<()> {
-        let mut buffer = self.io.buffer(SEGMENT_HEADER_BYTES as usize);
-        buffer.as_mut().copy_from_slice(&header.encode());
+        let mut bytes = header.encode().to_vec();
+        if header.kind == SegmentKind::Log {
+            bytes.extend(encode_watermark(header, LOG_START));
+        }
+        let mut buffer = self.io.buffer(bytes.len());
+        buffer.as_mut().copy_from_slice(&bytes);
         self.io.write(SegmentId(header.segment), 0, buffer).await?;
         self.io.sync(SegmentId(header.segment)).await
+    }
+
+    /// Writes a log's watermark, to be synced with what will lie before it.
+    pub async fn write_watermark(&self, header: &SegmentHeader, watermark: u32) -> std::io::Result<()> {
+        let mut block = self.io.buffer(WATERMARK_BYTES as usize);
+        block
+            .as_mut()
+            .copy_from_slice(&encode_watermark(header, watermark));
+        let segment = SegmentId(header.segment);
+        self.io.write(segment, WATERMARK_OFFSET, block).await
     }
 }
 

@@ -185,6 +185,21 @@ mod tests {
     }
 
     #[test]
+    fn golden_bytes() {
+        let (bucket_id, upload_id) = (BucketId(0x0102_0304_0506_0708), UploadId(*b"upload, 16 bytes"));
+        let id = [1, 2, 3, 4, 5, 6, 7, 8];
+        assert_eq!(
+            object(bucket_id, b"a\0b"),
+            [b"o".as_slice(), &id, b"a\0\xffb\0\x01"].concat()
+        );
+        let golden = [b"u".as_slice(), &id, b"key\0\x01upload, 16 bytes"].concat();
+        assert_eq!(upload(bucket_id, b"key", upload_id), golden);
+        let golden = [&golden, [0x12, 0x34].as_slice()].concat();
+        assert_eq!(part(bucket_id, b"key", upload_id, 0x1234), golden);
+        assert_eq!(super::bucket("name"), b"bname");
+    }
+
+    #[test]
     fn every_kind_is_read_back() {
         let key = b"x\0y/z".to_vec();
         assert_eq!(

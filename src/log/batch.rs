@@ -10,8 +10,9 @@
 use super::record::{
     self, Change, POISON_RECORD_BYTES, Poison, RECORD_HEADER_BYTES, RecordIter, RecordPlace, body_crc32,
 };
-use super::{ALIGN_BYTES, FORMAT_VERSION, SegmentHeader, SegmentKind, VolumeId, field, padded, put};
-use crate::limits::SEGMENT_HEADER_BYTES;
+use super::{
+    ALIGN_BYTES, FORMAT_VERSION, LOG_START, SegmentHeader, SegmentKind, VolumeId, field, padded, put,
+};
 
 /// Bytes of a batch before its first record.
 pub const BATCH_HEADER_BYTES: usize = 64;
@@ -63,7 +64,7 @@ pub struct BatchWriter<B> {
 
 impl<B: AsRef<[u8]> + AsMut<[u8]>> BatchWriter<B> {
     /// An empty batch that will be written at `offset` of the segment, as number `number` of its life: the
-    /// first is 0 and lies behind the header, each next one lies where the one before ended. It holds what
+    /// first is 0 and lies at [`LOG_START`], each next one lies where the one before ended. It holds what
     /// `dst` and the rest of the segment hold.
     ///
     /// # Panics
@@ -72,7 +73,7 @@ impl<B: AsRef<[u8]> + AsMut<[u8]>> BatchWriter<B> {
     pub fn new(dst: B, header: &SegmentHeader, offset: u32, number: u32) -> BatchWriter<B> {
         assert!(header.kind == SegmentKind::Log, "a batch belongs into a log");
         assert!(
-            offset.is_multiple_of(ALIGN_BYTES) && offset >= SEGMENT_HEADER_BYTES,
+            offset.is_multiple_of(ALIGN_BYTES) && offset >= LOG_START,
             "batch at {offset}"
         );
         assert!(
@@ -449,23 +450,23 @@ mod tests {
     #[test]
     fn a_batch_fits_what_its_buffer_and_its_segment_hold() {
         let size = SEGMENT_BYTES_MIN;
-        let writer = BatchWriter::new(vec![0; size as usize], &header(), 4096, 0);
+        let writer = BatchWriter::new(vec![0; size as usize], &header(), LOG_START, 0);
         assert!(writer.fits(record_bytes_max(size)));
         let writer = BatchWriter::new(vec![0; 8192], &header(), size - 4096, 0);
         assert!(writer.fits(4096 - 64));
         assert!(!writer.fits(4096 - 63));
         let mut buffer = vec![0; 4096];
-        let mut writer = BatchWriter::new(&mut buffer[..], &header(), 4096, 0);
+        let mut writer = BatchWriter::new(&mut buffer[..], &header(), LOG_START, 0);
         writer.push(1, &[], &[7; 4096 - 64 - 28]);
         assert!(writer.fits(0) && !writer.fits(1));
         assert_eq!(writer.finish().1, 4096);
-        assert!(decode(&buffer, 4096).is_some());
+        assert!(decode(&buffer, LOG_START).is_some());
     }
 
     #[test]
     #[should_panic(expected = "does not fit")]
     fn a_record_that_does_not_fit_is_our_bug() {
-        let mut writer = BatchWriter::new(vec![0; 4096], &header(), 4096, 0);
+        let mut writer = BatchWriter::new(vec![0; 4096], &header(), LOG_START, 0);
         writer.push(1, &[], &[0; 4096]);
     }
 
@@ -473,7 +474,7 @@ mod tests {
     fn no_byte_of_the_buffers_earlier_content_is_left() {
         for body_length in [0, 1, 3000, 4004, 4005, 8100, 12_000] {
             let batch_in = |fill: u8| {
-                let mut writer = BatchWriter::new(vec![fill; 5 * 4096], &header(), 4096, 0);
+                let mut writer = BatchWriter::new(vec![fill; 5 * 4096], &header(), LOG_START, 0);
                 writer.push(1, &[Change::Delete { key: b"k" }], &vec![1; body_length]);
                 writer.push_poison(
                     2,
@@ -499,7 +500,7 @@ mod tests {
             },
             Change::Delete { key: &[] },
         ];
-        let mut writer = BatchWriter::new(vec![0; 4096], &header(), 4096, 0);
+        let mut writer = BatchWriter::new(vec![0; 4096], &header(), LOG_START, 0);
         let placed = writer.push(3, &changes, b"1234567");
         assert_eq!(
             placed.record_length as usize,
@@ -507,7 +508,7 @@ mod tests {
         );
         assert_eq!(placed.record_length as usize, 28 + 8 + 3 + 700 + 8 + 7);
         let (buffer, _) = writer.finish();
-        let batch = decode(&buffer, 4096).expect("whole");
+        let batch = decode(&buffer, LOG_START).expect("whole");
         let record = batch.records().next().expect("one record");
         assert_eq!(record.kind(), RecordKind::Commit);
         assert_eq!(record.changes().collect::<Vec<_>>(), changes);
@@ -515,7 +516,7 @@ mod tests {
 
     #[test]
     fn a_whole_header_with_values_that_nobody_writes_is_no_batch() {
-        let mut writer = BatchWriter::new(vec![0; 4096], &header(), 4096, 0);
+        let mut writer = BatchWriter::new(vec![0; 4096], &header(), LOG_START, 0);
         writer.push(1, &[], b"body");
         let (whole, _) = writer.finish();
         let edits: [fn(&mut [u8]); 9] = [
@@ -527,17 +528,17 @@ mod tests {
             |header| put(header, AT_LENGTH, (SEGMENT_BYTES_MIN - 4095).to_le_bytes()),
             |header| put(header, AT_RECORD_COUNT, 2_u32.to_le_bytes()),
             |header| put(header, AT_RECORD_COUNT, u32::MAX.to_le_bytes()),
-            |header| put(header, AT_OFFSET, 8192_u32.to_le_bytes()),
+            |header| put(header, AT_OFFSET, (LOG_START + 4096).to_le_bytes()),
         ];
         for (i, edit) in edits.into_iter().enumerate() {
             let mut bytes = whole.clone();
             edit(&mut bytes);
             let crc = crc32fast::hash(&bytes[..AT_HEADER_CRC32]);
             put(&mut bytes, AT_HEADER_CRC32, crc.to_le_bytes());
-            assert!(decode(&bytes, 4096).is_none(), "edit {i}");
+            assert!(decode(&bytes, LOG_START).is_none(), "edit {i}");
         }
         for length in 0..64 + 28 + 4 {
-            assert!(decode(&whole[..length], 4096).is_none(), "{length} bytes");
+            assert!(decode(&whole[..length], LOG_START).is_none(), "{length} bytes");
         }
     }
 }

@@ -11,6 +11,7 @@ mod block;
 mod record;
 mod scanner;
 mod segment;
+mod watermark;
 
 pub use batch::{BATCH_HEADER_BYTES, BatchRef, BatchWriter, Placed};
 pub use block::{
@@ -23,6 +24,9 @@ pub use record::{
 };
 pub use scanner::{LogEnd, LogScanner, ScanStep};
 pub use segment::{HeaderError, SegmentHeader, SegmentKind, VolumeId};
+pub use watermark::{
+    LOG_START, WATERMARK_BYTES, WATERMARK_OFFSET, decode_watermark, encode_watermark, watermark_past,
+};
 
 use crate::limits::{KEY_BYTES_MAX, SEGMENT_HEADER_BYTES};
 

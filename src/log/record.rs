@@ -8,8 +8,8 @@
 //! Invariant: a [`RecordRef`] was parsed to its end, so its changes can be walked without an error.
 //! It must not judge what keys and values mean: they are opaque here.
 
+use super::{ALIGN_BYTES, LOG_START};
 use super::{INDEX_KEY_BYTES_MAX, field, put};
-use crate::limits::SEGMENT_HEADER_BYTES;
 
 /// Bytes of a record before its changes.
 pub const RECORD_HEADER_BYTES: usize = 28;
@@ -105,7 +105,7 @@ pub const fn record_length(changes_length: usize, body_length: usize) -> usize {
 
 /// Bytes of the longest record that a segment can hold. A longer one is refused before it comes here.
 pub const fn record_bytes_max(segment_size_bytes: u32) -> usize {
-    (segment_size_bytes - 2 * SEGMENT_HEADER_BYTES) as usize
+    (segment_size_bytes - LOG_START - ALIGN_BYTES) as usize
 }
 
 /// The checksum of a body, as records hold it (CRC-32, IEEE 802.3).

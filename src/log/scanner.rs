@@ -3,15 +3,14 @@
 //! One write is in flight at a time, and the next batch is not written before the one before it is on stable
 //! storage. So only the last batch can be torn, and a header of this life *behind* an invalid place proves
 //! that what lay in that place was once durable: that is damage, not a tail. The scanner therefore never ends
-//! a log before it has looked for a later header at every aligned offset up to the segment's end, unless the
-//! log was sealed.
+//! a log before it has looked for a later header at every aligned offset up to the watermark, behind which no
+//! batch was acknowledged, unless the log was sealed.
 //!
 //! Invariant: it yields each record of a whole batch once, in order, and nothing of an earlier life or of a
 //! torn tail. Each call returns a step or names bytes that it needs; given them, the next call gets further.
 
 use super::batch::{BATCH_HEADER_BYTES, BatchHeader, BatchRef};
-use super::{ALIGN_BYTES, SegmentHeader, SegmentKind};
-use crate::limits::SEGMENT_HEADER_BYTES;
+use super::{ALIGN_BYTES, LOG_START, SegmentHeader, SegmentKind};
 
 /// What the scanner found, or what it needs.
 #[derive(Debug)]
@@ -51,6 +50,7 @@ pub enum LogEnd {
 #[derive(Debug)]
 pub struct LogScanner {
     segment: SegmentHeader,
+    watermark: u32,
     /// The number of the next batch that may be believed.
     next_number: u32,
     state: State,
@@ -74,17 +74,19 @@ enum State {
 }
 
 impl LogScanner {
-    /// A scan of the log whose segment begins with `header`.
+    /// A scan of the log whose segment begins with `header`. Without a watermark
+    /// ([`super::decode_watermark`]) it has the segment's end for one.
     ///
     /// # Panics
     /// When `header` is not that of a log.
-    pub fn new(header: &SegmentHeader) -> LogScanner {
+    pub fn new(header: &SegmentHeader, watermark: Option<u32>) -> LogScanner {
         assert!(header.kind == SegmentKind::Log, "only a log is scanned");
-        let state = State::Follow {
-            at: SEGMENT_HEADER_BYTES,
-        };
+        let state = State::Follow { at: LOG_START };
         LogScanner {
             segment: *header,
+            watermark: watermark.map_or(header.segment_size_bytes, |watermark| {
+                watermark.min(header.segment_size_bytes)
+            }),
             next_number: 0,
             state,
         }
@@ -170,7 +172,7 @@ impl LogScanner {
         torn: Option<BatchHeader>,
         mut at: u32,
     ) -> Option<ScanStep<'a>> {
-        while at < self.segment.segment_size_bytes {
+        while at < self.watermark {
             let Some(start) = window.piece(at, BATCH_HEADER_BYTES as u32) else {
                 self.state = State::Search { from, torn, at };
                 return Some(ScanStep::NeedMore {
@@ -241,11 +243,16 @@ impl<'a> Window<'a> {
 #[cfg(test)]
 mod tests {
     use super::super::chance::Chance;
-    use super::super::{BatchWriter, Change, Poison, RecordKind, RecordRef, record_bytes_max};
+    use super::super::{
+        BatchWriter, Change, Poison, RecordKind, RecordRef, WATERMARK_OFFSET, decode_watermark,
+        encode_watermark, record_bytes_max, watermark_past,
+    };
     use super::*;
 
     const SIZE: u32 = 1 << 20;
     const GENERATION: u64 = 77;
+    const START: usize = LOG_START as usize;
+    const WATERMARK: usize = WATERMARK_OFFSET as usize;
 
     fn header(generation: u64) -> SegmentHeader {
         SegmentHeader {
@@ -337,18 +344,21 @@ mod tests {
         bytes: Vec<u8>,
         batches: Vec<(u32, Vec<Owned>)>,
         tail: u32,
+        watermark: u32,
     }
 
     impl Log {
         fn new(generation: u64) -> Log {
             let header = header(generation);
             let mut bytes = vec![0; SIZE as usize];
-            bytes[..4096].copy_from_slice(&header.encode());
+            bytes[..WATERMARK].copy_from_slice(&header.encode());
+            bytes[WATERMARK..START].copy_from_slice(&encode_watermark(&header, LOG_START));
             Log {
                 header,
                 bytes,
                 batches: Vec::new(),
-                tail: 4096,
+                tail: LOG_START,
+                watermark: LOG_START,
             }
         }
 
@@ -366,6 +376,11 @@ mod tests {
             self.bytes[at..at + length as usize].copy_from_slice(&buffer[..length as usize]);
             self.batches.push((self.tail, records));
             self.tail += length;
+            if self.tail > self.watermark {
+                self.watermark = watermark_past(self.tail, SIZE);
+                let block = encode_watermark(&self.header, self.watermark);
+                self.bytes[WATERMARK..START].copy_from_slice(&block);
+            }
         }
 
         fn append_small(&mut self, chance: &mut Chance) {
@@ -408,7 +423,10 @@ mod tests {
 
     /// Scans as recovery does, in windows of at least `window_bytes`, and holds the scanner to its promises.
     fn scan(header: &SegmentHeader, bytes: &[u8], window_bytes: u32) -> Vec<Event> {
-        let mut scanner = LogScanner::new(header);
+        let watermark = bytes
+            .get(WATERMARK..)
+            .and_then(|bytes| decode_watermark(bytes, header));
+        let mut scanner = LogScanner::new(header, watermark);
         let mut events = Vec::new();
         let mut window = 0..0;
         let mut asked = None;
@@ -461,7 +479,7 @@ mod tests {
     }
 
     fn first_body_offset(log: &Log) -> usize {
-        match LogScanner::new(&log.header).next(&log.bytes, 0) {
+        match LogScanner::new(&log.header, None).next(&log.bytes, 0) {
             ScanStep::Batch(batch) => {
                 batch.records().next().expect("a record").body_offset_in_segment() as usize
             }
@@ -512,8 +530,8 @@ mod tests {
     #[test]
     fn a_window_that_ends_anywhere_never_yields_more_than_it_holds() {
         let log = Log::with_batches(5, GENERATION, 3);
-        for end in (4096..log.tail as usize + 9000).step_by(7) {
-            let mut scanner = LogScanner::new(&log.header);
+        for end in (START..log.tail as usize + 9000).step_by(7) {
+            let mut scanner = LogScanner::new(&log.header, Some(log.watermark));
             loop {
                 match scanner.next(&log.bytes[..end], 0) {
                     ScanStep::Batch(batch) => {
@@ -626,6 +644,39 @@ mod tests {
     }
 
     #[test]
+    fn nothing_is_looked_for_behind_the_watermark() {
+        // What lies there has every mark of this life: only the watermark says that it was never durable.
+        let written = Log::with_batches(13, GENERATION, 8);
+        for kept in 0..6 {
+            let tail = written.batches[kept].0;
+            let mut torn = written.clone();
+            torn.bytes[tail as usize] ^= 1;
+            for watermark in (tail..written.batches[kept + 1].0).step_by(4096) {
+                let mut expected = batches(&written, 0..kept);
+                expected.push(Event::End(tail, kept as u32, LogEnd::Open));
+                let block = encode_watermark(&torn.header, watermark);
+                torn.bytes[WATERMARK..START].copy_from_slice(&block);
+                assert_eq!(scan_all(&torn), expected, "watermark {watermark}");
+            }
+            // Not even read: this is what a restart costs.
+            let first =
+                LogScanner::new(&torn.header, Some(tail)).next(&torn.bytes[..tail as usize + 4096], 0);
+            assert!(!matches!(first, ScanStep::NeedMore { .. }), "{first:?}");
+        }
+    }
+
+    #[test]
+    fn a_batch_that_outran_its_watermark_is_read() {
+        // It was in flight: it landed, and the raised watermark did not.
+        let mut log = Log::with_batches(14, GENERATION, 3);
+        let block = encode_watermark(&log.header, log.batches[2].0);
+        log.bytes[WATERMARK..START].copy_from_slice(&block);
+        let mut expected = batches(&log, 0..3);
+        expected.push(Event::End(log.tail, 3, LogEnd::Open));
+        assert_eq!(scan_all(&log), expected);
+    }
+
+    #[test]
     fn damage_before_a_torn_tail_is_still_damage() {
         let log = Log::with_batches(12, GENERATION, 4);
         let mut hurt = log.clone();
@@ -651,8 +702,8 @@ mod tests {
         let mut hurt = log.clone();
         hurt.bytes[first_body + 2000] ^= 1;
         let found = scan(&log.header, &hurt.bytes, 4096);
-        assert_eq!(found[0], Event::Damaged(4096, log.end_of(0), 1));
-        let Event::Salvaged(4096, salvaged) = &found[1] else {
+        assert_eq!(found[0], Event::Damaged(LOG_START, log.end_of(0), 1));
+        let Event::Salvaged(LOG_START, salvaged) = &found[1] else {
             panic!("{:?}", found[1])
         };
         assert_eq!(salvaged.len(), 3);
@@ -663,9 +714,9 @@ mod tests {
 
         // A rotten header: the length cannot be believed, so nothing behind it can.
         let mut hurt = log.clone();
-        hurt.bytes[4096 + 64 + 8] ^= 1;
+        hurt.bytes[START + 64 + 8] ^= 1;
         let found = scan(&log.header, &hurt.bytes, 4096);
-        assert_eq!(found[1], Event::Salvaged(4096, vec![]));
+        assert_eq!(found[1], Event::Salvaged(LOG_START, vec![]));
         assert_eq!(found[2..], rest);
     }
 
@@ -690,14 +741,14 @@ mod tests {
         }
         // The records start 64 bytes into a sector: a lost range from one record's start to another's.
         for record in 0..19 {
-            let at = 4096 + 64 + record * 512;
+            let at = START + 64 + record * 512;
             let mut hurt = log.clone();
             hurt.bytes[at..at + 512].copy_from_slice(&older.bytes[at..at + 512]);
             let found = scan_all(&hurt);
-            assert_eq!(found[0], Event::Damaged(4096, log.end_of(0), 1));
+            assert_eq!(found[0], Event::Damaged(LOG_START, log.end_of(0), 1));
             assert_eq!(
                 found[1],
-                Event::Salvaged(4096, log.batches[0].1[..record].to_vec())
+                Event::Salvaged(LOG_START, log.batches[0].1[..record].to_vec())
             );
         }
     }
@@ -747,7 +798,7 @@ mod tests {
         ] {
             assert_eq!(
                 scan(&header, &log.bytes, SIZE),
-                [Event::End(4096, 0, LogEnd::Open)]
+                [Event::End(LOG_START, 0, LogEnd::Open)]
             );
         }
     }
@@ -756,40 +807,43 @@ mod tests {
     fn batch_numbers_are_consecutive_or_it_is_damage() {
         let numbered = |numbers: &[u32]| {
             let mut bytes = Log::new(GENERATION).bytes;
+            bytes[WATERMARK..START].copy_from_slice(&encode_watermark(&header(GENERATION), SIZE));
             for (i, &number) in numbers.iter().enumerate() {
-                let at = 4096 * (i + 1);
+                let at = START + 4096 * i;
                 let dst = &mut bytes[at..at + 4096];
                 BatchWriter::new(dst, &header(GENERATION), at as u32, number).finish();
             }
             scan(&header(GENERATION), &bytes, SIZE)
         };
-        let (first, open) = (Event::Batch(4096, vec![]), LogEnd::Open);
+        let (first, open) = (Event::Batch(LOG_START, vec![]), LogEnd::Open);
+        let second = LOG_START + 4096;
         // A gap: batches whose very place is gone.
         let found = numbered(&[0, 3]);
-        let lost = Event::Damaged(8192, 8192, 2);
+        let lost = Event::Damaged(second, second, 2);
         assert_eq!(
             found,
             [
                 first.clone(),
                 lost,
-                Event::Batch(8192, vec![]),
-                Event::End(12_288, 4, open)
+                Event::Batch(second, vec![]),
+                Event::End(second + 4096, 4, open)
             ]
         );
         // A number that was there before: nothing that follows the log.
-        assert_eq!(numbered(&[0, 0]), [first, Event::End(8192, 1, open)]);
+        assert_eq!(numbered(&[0, 0]), [first, Event::End(second, 1, open)]);
     }
 
     #[test]
     fn a_body_that_looks_like_a_batch_of_this_log_is_never_read_as_one() {
         let mut log = Log::new(GENERATION);
         // A batch as it would lie at the second aligned offset inside the first one.
-        let mut forged = BatchWriter::new(vec![0; 4096], &log.header, 8192, 1);
+        let second = START + 4096;
+        let mut forged = BatchWriter::new(vec![0; 4096], &log.header, second as u32, 1);
         forged.push(666, &[Change::Delete { key: b"victim" }], b"");
         let (forged, _) = forged.finish();
         let mut body = vec![0; 3 * 4096];
-        let body_at = 4096 + 64 + 28;
-        body[8192 - body_at..][..4096].copy_from_slice(&forged);
+        let body_at = START + 64 + 28;
+        body[second - body_at..][..4096].copy_from_slice(&forged);
         log.append(
             vec![Owned {
                 sequence: 1,
@@ -799,13 +853,13 @@ mod tests {
             }],
             false,
         );
-        assert_eq!(log.bytes[8192..12_288], forged[..]);
+        assert_eq!(log.bytes[second..second + 4096], forged[..]);
 
         let whole = [batches(&log, 0..1), vec![Event::End(log.tail, 1, LogEnd::Open)]].concat();
         assert_eq!(scan_all(&log), whole);
         let mut torn = log.clone();
         torn.bytes[log.tail as usize - 4096..].fill(0xaa);
-        assert_eq!(scan_all(&torn), [Event::End(4096, 0, LogEnd::Torn)]);
+        assert_eq!(scan_all(&torn), [Event::End(LOG_START, 0, LogEnd::Torn)]);
     }
 
     /// What a scan may say of `log` after damage to the bytes `hurt`: every batch that the damage missed is
@@ -864,7 +918,7 @@ mod tests {
     fn any_flipped_bit_is_told_or_harmless() {
         let log = Log::with_batches(21, GENERATION, 3);
         let mut bytes = log.bytes.clone();
-        for at in 4096..log.tail as usize {
+        for at in WATERMARK..log.tail as usize {
             for bit in 0..8 {
                 bytes[at] ^= 1 << bit;
                 check_after_damage(&log, &bytes, at..at + 1);
@@ -892,7 +946,7 @@ mod tests {
             let mut chance = Chance(seed);
             let log = Log::with_batches(seed, GENERATION, 5);
             let older = Log::with_batches(seed, GENERATION - 1, 5);
-            for at in (4096..log.tail as usize).step_by(512) {
+            for at in (WATERMARK..log.tail as usize).step_by(512) {
                 let elsewhere = chance.below(SIZE as usize / 512) * 512;
                 let sources = [
                     vec![0; 512],
@@ -912,7 +966,7 @@ mod tests {
     #[test]
     fn a_log_cut_off_anywhere_keeps_what_lies_before_the_cut() {
         let log = Log::with_batches(31, GENERATION, 4);
-        for cut in (4096..log.tail as usize).step_by(13) {
+        for cut in (WATERMARK..log.tail as usize).step_by(13) {
             let mut bytes = log.bytes.clone();
             bytes[cut..].fill(0);
             let found = scan(&log.header, &bytes, SIZE);
@@ -931,8 +985,8 @@ mod tests {
             let mut chance = Chance(seed);
             let mut log = Log::with_batches(seed, GENERATION, 6);
             for _ in 0..1 + chance.below(40) {
-                let at = 4096 + chance.below(log.tail as usize - 4096);
-                let to = 4096 + chance.below(log.tail as usize - 4096);
+                let at = WATERMARK + chance.below(log.tail as usize - WATERMARK);
+                let to = WATERMARK + chance.below(log.tail as usize - WATERMARK);
                 let length = chance.below(3000).min(SIZE as usize - at.max(to));
                 match chance.below(3) {
                     0 => log.bytes.copy_within(at..at + length, to),

@@ -342,6 +342,23 @@ mod tests {
     }
 
     #[test]
+    fn a_torn_first_header_leaves_a_segment_that_was_never_written_or_the_new_life() {
+        // A file that was just made reads as zeros, which is what most of a header is.
+        for landed in 0..256_u32 {
+            let mut bytes = [0; BYTES];
+            for sector in (0..8).filter(|sector| landed & (1 << sector) != 0) {
+                let at = sector * 512;
+                bytes[at..at + 512].copy_from_slice(&header().encode()[at..at + 512]);
+            }
+            let expected = match landed & 0b1_0001 {
+                0 => Err(HeaderError::NotWritten),
+                _ => Ok(header()),
+            };
+            assert_eq!(SegmentHeader::decode(&bytes), expected, "sectors {landed:08b}");
+        }
+    }
+
+    #[test]
     fn what_was_never_written_is_told_from_damage_and_from_a_newer_release() {
         assert_eq!(SegmentHeader::decode(&[0; BYTES]), Err(HeaderError::NotWritten));
         assert_eq!(

@@ -202,7 +202,7 @@ impl Connections {
 /// Apart from that of other boots and other volumes.
 fn boot_seed(volume: &Volume) -> u64 {
     let mut id = [0; 8];
-    id.copy_from_slice(&volume.id().0[..8]);
+    id.copy_from_slice(&volume.id()[..8]);
     u64::from_le_bytes(id) ^ u64::from(volume.boot_epoch()).rotate_right(24)
 }
 
@@ -213,6 +213,23 @@ fn add(sum: &mut Recovered, share: Recovered) {
     sum.records += share.records;
     sum.batches_damaged += share.batches_damaged;
     sum.segments_unreadable += share.segments_unreadable;
+}
+
+impl ServeError {
+    /// Whether what was given on the command line or in the environment cannot be.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            ServeError::Launch(error) => matches!(
+                error,
+                LaunchError::BadChoice { .. } | LaunchError::CpuNotAllowed { .. }
+            ),
+            ServeError::Volume(error) => matches!(
+                error,
+                VolumeError::CapacityTooSmall { .. } | VolumeError::CapacityBelowUse { .. }
+            ),
+            ServeError::Recover(_) | ServeError::Listen { .. } | ServeError::ListenerFailed => false,
+        }
+    }
 }
 
 impl From<LaunchError> for ServeError {

@@ -28,6 +28,14 @@ impl Report {
             env!("CARGO_PKG_VERSION"),
             dir.display()
         ));
+        if volume.lacking_bytes() > 0 {
+            warn(format_args!(
+                "of the capacity of {} the file system of {} lacks {}: writes are refused when it is full; make room, or give a smaller --capacity",
+                Size(volume.capacity_bytes()),
+                dir.display(),
+                Size(volume.lacking_bytes())
+            ));
+        }
         Report {
             volume: format!(
                 "up to {} in segments of {}, start {}",

@@ -6,6 +6,7 @@
 
 mod check;
 mod content;
+mod damage;
 mod full;
 mod life;
 mod listing;

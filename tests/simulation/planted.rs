@@ -2,6 +2,7 @@
 //!
 //! A fault that is not found is a hole in the simulation. Needs the feature `planted`.
 
+use crate::damage::drill;
 use crate::try_seed;
 use crate::workload::Tally;
 use std::cell::RefCell;
@@ -9,7 +10,7 @@ use std::rc::Rc;
 use weft::engine::planted::{Fault, plant};
 
 /// Each fault, and within how many seeds it must be found.
-const FAULTS: [(Fault, u64); 13] = [
+const FAULTS: [(Fault, u64); 14] = [
     (Fault::EarlyAck, 20),
     (Fault::EarlyIndex, 20),
     (Fault::LogUnsynced, 20),
@@ -37,6 +38,16 @@ fn seeds_to_find(fault: Fault, seeds_max: u64) -> Option<(u64, String)> {
     });
     plant(None);
     found
+}
+
+/// Crashes alone do not show it: it takes damage in front of what it hides.
+#[test]
+fn a_watermark_that_batches_pass_is_found_by_damage() {
+    plant(Some(Fault::WatermarkKept));
+    let found = (0..20).find_map(|seed| Some((seed + 1, drill(seed).err()?)));
+    plant(None);
+    let (seeds, error) = found.expect("not found by 20 seeds");
+    println!("planted WatermarkKept: found by seed {seeds} of 20: {error}");
 }
 
 #[test]

@@ -146,7 +146,10 @@ impl Client {
                 self.count("caller of a part gone");
                 self.upload(work.number, |upload| upload.doubtful = true);
             }
-            Some(Err(Refusal::DiskFailed)) if self.shared.traits.disk_may_fail => {}
+            // It may lie on disk and come true at the next start, whatever a list shows until then.
+            Some(Err(Refusal::DiskFailed)) if self.shared.traits.disk_may_fail => {
+                self.upload(work.number, |upload| upload.doubtful = true);
+            }
             Some(Err(refusal)) => {
                 self.upload(work.number, |upload| upload.parts.insert(part_number, before));
                 self.check_upload_refusal(work, begun, refusal, "a part");

@@ -22,7 +22,7 @@ pub use buffer::Buffer;
 pub use disk::ReadBuf;
 pub use launch::{CoreChoice, Cores, LaunchError, check_limits, launch};
 pub use socket::{Acceptor, Listener, Stream, StreamHandle};
-pub use volume::{CAPACITY_BYTES_MIN, Volume, VolumeError, VolumeId};
+pub use volume::{CAPACITY_BYTES_MIN, Volume, VolumeError};
 
 use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape};
 use buffer::Pool;
@@ -130,7 +130,7 @@ impl<M: Send + 'static> Io for Machine<M> {
     }
 
     fn volume_id(&self) -> [u8; 16] {
-        self.0.volume.id().0
+        self.0.volume.id()
     }
 
     fn volume(&self) -> VolumeShape {

@@ -24,7 +24,8 @@
 //! | 44 | 4052 | zero |
 //!
 //! It is replaced as a whole (temporary file, fsync, rename, fsync of the directory). Two copies
-//! because one bad sector must not make a whole volume unreadable.
+//! because one bad sector must not make a whole volume unreadable: the first that is whole counts. In every
+//! version the first 16 bytes and the checksum are as here, so a later one is told from damage.
 //!
 //! Invariant: a [`Volume`] that exists holds the lock, and its boot epoch is on stable storage and
 //! higher than that of any run before. A superblock that this version does not understand is left as
@@ -47,6 +48,25 @@ const SEGMENTS_MAX: u64 = 1 << 24;
 /// The default capacity, in per cent of what is free at the first start.
 const CAPACITY_DEFAULT_PERCENT: u64 = 80;
 
+const LOCK_NAME: &str = "weft.lock";
+const SUPERBLOCK_NAME: &str = "superblock";
+const SUPERBLOCK_NEW_NAME: &str = "superblock.new";
+const SEGMENTS_NAME: &str = "segments";
+const PROBE_NAME: &str = "direct-io.probe";
+/// What may lie in a directory that has no superblock yet: what a first start that was cut off leaves, and what
+/// mkfs makes.
+const NAMES_BEFORE_FIRST_START: [&str; 5] = [
+    LOCK_NAME,
+    SUPERBLOCK_NEW_NAME,
+    SEGMENTS_NAME,
+    PROBE_NAME,
+    "lost+found",
+];
+
+/// File systems that keep nothing through a restart of the machine, by the type that statfs(2) gives. On some kernels
+/// they take direct I/O.
+const FILE_SYSTEMS_IN_MEMORY: [(i128, &str); 2] = [(0x0102_1994, "tmpfs"), (0x8584_58f6, "ramfs")];
+
 const COPY_BYTES: usize = 4096;
 const MAGIC: &[u8; 8] = b"WEFTSUPR";
 const VERSION: u32 = 1;
@@ -56,16 +76,14 @@ const ID_AT: usize = 16;
 const SEGMENT_SIZE_AT: usize = 32;
 const SEGMENTS_MAX_AT: usize = 36;
 const EPOCH_AT: usize = 40;
-
-/// What makes one volume different from every other.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct VolumeId(pub [u8; 16]);
+const FIELDS_END: usize = 44;
 
 /// A data directory that this process has to itself.
 #[derive(Debug)]
 pub struct Volume {
     dir: PathBuf,
     superblock: Superblock,
+    lacking_bytes: u64,
     // Held, never read: closing it gives the directory up.
     _lock: File,
 }
@@ -75,6 +93,10 @@ pub struct Volume {
 pub enum VolumeError {
     /// Another daemon holds the lock.
     InUse { dir: PathBuf, pid: Option<u32> },
+    /// The file system lies in memory.
+    InMemory { dir: PathBuf, kind: &'static str },
+    /// There is no volume, and what is there is not ours.
+    Foreign { dir: PathBuf, name: String },
     /// The file system refuses direct I/O.
     NoDirectIo { dir: PathBuf, source: io::Error },
     /// The device has polling queues, which would keep a core spinning while I/O is in flight.
@@ -103,7 +125,7 @@ pub enum VolumeError {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Superblock {
-    id: VolumeId,
+    id: [u8; 16],
     shape: VolumeShape,
     boot_epoch: u32,
 }
@@ -117,29 +139,41 @@ impl Volume {
         if let Some(capacity_bytes) = capacity_bytes.filter(|&bytes| bytes < CAPACITY_BYTES_MIN) {
             return Err(VolumeError::CapacityTooSmall { capacity_bytes });
         }
+        check_is_not_in_memory(dir)?;
+        check_is_ours(dir)?;
         let segments_dir = segments_dir(dir);
         fs::create_dir_all(&segments_dir).map_err(during("create", &segments_dir))?;
         let lock = lock(dir)?;
         check_direct_io(dir)?;
         check_device_is_not_polled(dir)?;
-        let highest = sweep_segments(&segments_dir)?;
+        let segments = sweep_segments(&segments_dir)?;
 
-        let path = dir.join("superblock");
+        let path = dir.join(SUPERBLOCK_NAME);
         let superblock = match read_superblock(&path)? {
-            Some(before) => before.next_boot(&path, capacity_bytes, highest)?,
-            None if highest.is_some() => return Err(VolumeError::SuperblockMissing { dir: dir.to_owned() }),
+            Some(before) => before.next_boot(&path, capacity_bytes, segments.highest)?,
+            None if segments.highest.is_some() => {
+                return Err(VolumeError::SuperblockMissing { dir: dir.to_owned() });
+            }
             None => Superblock::first_boot(dir, capacity_bytes)?,
         };
         write_superblock(dir, &path, &superblock)?;
+        let segments_to_make = u64::from(superblock.shape.segments_max).saturating_sub(segments.count);
+        let bytes_to_take = segments_to_make * u64::from(superblock.shape.segment_size_bytes);
         Ok(Volume {
             dir: dir.to_owned(),
             superblock,
+            lacking_bytes: bytes_to_take.saturating_sub(free_bytes(dir)?),
             _lock: lock,
         })
     }
 
+    /// Bytes of the capacity that the file system had no room for when the volume was opened.
+    pub fn lacking_bytes(&self) -> u64 {
+        self.lacking_bytes
+    }
+
     /// The volume's identity, for as long as it exists.
-    pub fn id(&self) -> VolumeId {
+    pub fn id(&self) -> [u8; 16] {
         self.superblock.id
     }
 
@@ -177,7 +211,7 @@ impl Superblock {
             .and_then(|mut file| file.read_exact(&mut id))
             .map_err(during("read", random))?;
         Ok(Superblock {
-            id: VolumeId(id),
+            id,
             shape: VolumeShape {
                 segment_size_bytes,
                 segments_max: segments_in(capacity_bytes, segment_size_bytes),
@@ -218,7 +252,7 @@ impl Superblock {
         let mut copy = [0; COPY_BYTES];
         copy[..8].copy_from_slice(MAGIC);
         put_u32(&mut copy, VERSION_AT, VERSION);
-        copy[ID_AT..ID_AT + 16].copy_from_slice(&self.id.0);
+        copy[ID_AT..ID_AT + 16].copy_from_slice(&self.id);
         put_u32(&mut copy, SEGMENT_SIZE_AT, self.shape.segment_size_bytes);
         put_u32(&mut copy, SEGMENTS_MAX_AT, self.shape.segments_max);
         put_u32(&mut copy, EPOCH_AT, self.boot_epoch);
@@ -227,22 +261,30 @@ impl Superblock {
         copy
     }
 
-    /// `None` for bytes that are not a whole superblock of this version.
-    fn decode(copy: &[u8; COPY_BYTES]) -> Option<Superblock> {
+    fn decode(copy: &[u8; COPY_BYTES]) -> Result<Superblock, CopyError> {
         let mut unsigned = *copy;
         put_u32(&mut unsigned, CRC_AT, 0);
-        let whole = copy.starts_with(MAGIC)
-            && get_u32(copy, VERSION_AT) == VERSION
-            && get_u32(copy, CRC_AT) == crc32fast::hash(&unsigned);
+        if !copy.starts_with(MAGIC) || get_u32(copy, CRC_AT) != crc32fast::hash(&unsigned) {
+            return Err(CopyError::Damaged);
+        }
+        let version = get_u32(copy, VERSION_AT);
+        if version > VERSION {
+            return Err(CopyError::NewerVersion(version));
+        }
         let segment_size_bytes = get_u32(copy, SEGMENT_SIZE_AT);
         let segments_max = get_u32(copy, SEGMENTS_MAX_AT);
-        let sane = segment_size_bytes.is_power_of_two()
+        let is_written_by_us = version == VERSION
+            && segment_size_bytes.is_power_of_two()
             && (SEGMENT_BYTES_MIN..=SEGMENT_BYTES_MAX).contains(&segment_size_bytes)
-            && segments_max > 0;
+            && segments_max > 0
+            && copy[FIELDS_END..].iter().all(|&byte| byte == 0);
+        if !is_written_by_us {
+            return Err(CopyError::Damaged);
+        }
         let mut id = [0; 16];
         id.copy_from_slice(&copy[ID_AT..ID_AT + 16]);
-        (whole && sane).then(|| Superblock {
-            id: VolumeId(id),
+        Ok(Superblock {
+            id,
             shape: VolumeShape {
                 segment_size_bytes,
                 segments_max,
@@ -252,9 +294,18 @@ impl Superblock {
     }
 }
 
+/// Why a copy of the superblock does not count.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum CopyError {
+    /// It is not as it was written.
+    Damaged,
+    /// It is whole, and a later release wrote it.
+    NewerVersion(u32),
+}
+
 /// Where the segments of the volume in `dir` lie.
 pub(super) fn segments_dir(dir: &Path) -> PathBuf {
-    dir.join("segments")
+    dir.join(SEGMENTS_NAME)
 }
 
 /// The name of a segment's file.
@@ -280,11 +331,16 @@ fn segments_in(capacity_bytes: u64, segment_size_bytes: u32) -> u32 {
     (capacity_bytes / u64::from(segment_size_bytes)).min(SEGMENTS_MAX) as u32
 }
 
-fn default_capacity_bytes(dir: &Path) -> Result<u64, VolumeError> {
+/// What this process may still take.
+fn free_bytes(dir: &Path) -> Result<u64, VolumeError> {
     let stat = rustix::fs::statvfs(dir)
         .map_err(io::Error::from)
         .map_err(during("measure", dir))?;
-    let free_bytes = stat.f_bavail.saturating_mul(stat.f_frsize);
+    Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+}
+
+fn default_capacity_bytes(dir: &Path) -> Result<u64, VolumeError> {
+    let free_bytes = free_bytes(dir)?;
     let capacity_bytes = free_bytes / 100 * CAPACITY_DEFAULT_PERCENT;
     if capacity_bytes < CAPACITY_BYTES_MIN {
         return Err(VolumeError::TooLittleFree {
@@ -296,7 +352,7 @@ fn default_capacity_bytes(dir: &Path) -> Result<u64, VolumeError> {
 }
 
 fn lock(dir: &Path) -> Result<File, VolumeError> {
-    let path = dir.join("weft.lock");
+    let path = dir.join(LOCK_NAME);
     let file = OpenOptions::new()
         .read(true)
         .write(true)
@@ -324,11 +380,67 @@ fn lock(dir: &Path) -> Result<File, VolumeError> {
     Ok(file)
 }
 
+/// Looks at the directory, or at where it will be made.
+fn check_is_not_in_memory(dir: &Path) -> Result<(), VolumeError> {
+    let absolute = std::path::absolute(dir).map_err(during("find", dir))?;
+    let existing = absolute.ancestors().find(|path| path.exists()).unwrap_or(dir);
+    let stat = rustix::fs::statfs(existing)
+        .map_err(io::Error::from)
+        .map_err(during("measure", existing))?;
+    let found = FILE_SYSTEMS_IN_MEMORY
+        .iter()
+        .find(|(magic, _)| *magic == i128::from(stat.f_type));
+    match found {
+        Some((_, kind)) => Err(VolumeError::InMemory {
+            dir: dir.to_owned(),
+            kind,
+        }),
+        None => Ok(()),
+    }
+}
+
+/// A volume is made in a directory of its own: what others keep there would count as taken, and might be ours one day.
+fn check_is_ours(dir: &Path) -> Result<(), VolumeError> {
+    if !dir.exists() || dir.join(SUPERBLOCK_NAME).exists() {
+        return Ok(());
+    }
+    let mut foreign = None;
+    for entry in fs::read_dir(dir).map_err(during("list", dir))? {
+        let name = entry.map_err(during("list", dir))?.file_name();
+        let is_ours = NAMES_BEFORE_FIRST_START.iter().any(|ours| name == *ours);
+        if !is_ours {
+            foreign = Some(name.to_string_lossy().into_owned());
+        }
+    }
+    // With segments it is a volume whose superblock is gone, which is told in other words.
+    match foreign {
+        Some(name) if !has_segments(&segments_dir(dir)) => Err(VolumeError::Foreign {
+            dir: dir.to_owned(),
+            name,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn has_segments(segments_dir: &Path) -> bool {
+    fs::read_dir(segments_dir).is_ok_and(|mut entries| {
+        entries.any(|entry| {
+            entry.is_ok_and(|entry| {
+                entry
+                    .file_name()
+                    .to_str()
+                    .and_then(segment_of_file_name)
+                    .is_some()
+            })
+        })
+    })
+}
+
 #[repr(align(4096))]
 struct Page([u8; 4096]);
 
 fn check_direct_io(dir: &Path) -> Result<(), VolumeError> {
-    let path = dir.join("direct-io.probe");
+    let path = dir.join(PROBE_NAME);
     let page = Page([0; 4096]);
     let tried = OpenOptions::new()
         .write(true)
@@ -377,20 +489,28 @@ fn check_device_is_not_polled(dir: &Path) -> Result<(), VolumeError> {
     Ok(())
 }
 
-/// Removes segments that were being made when the last run ended; gives the highest id there is.
-fn sweep_segments(segments_dir: &Path) -> Result<Option<SegmentId>, VolumeError> {
-    let mut highest = None;
+/// The segments that exist.
+#[derive(Default)]
+struct SegmentFiles {
+    count: u64,
+    highest: Option<SegmentId>,
+}
+
+/// Removes segments that were being made when the last run ended; gives those that there are.
+fn sweep_segments(segments_dir: &Path) -> Result<SegmentFiles, VolumeError> {
+    let mut found = SegmentFiles::default();
     for entry in fs::read_dir(segments_dir).map_err(during("list", segments_dir))? {
         let entry = entry.map_err(during("list", segments_dir))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         if let Some(id) = segment_of_file_name(name) {
-            highest = highest.max(Some(id));
+            found.count += 1;
+            found.highest = found.highest.max(Some(id));
         } else if name.strip_suffix(".new").and_then(segment_of_file_name).is_some() {
             fs::remove_file(entry.path()).map_err(during("remove", &entry.path()))?;
         }
     }
-    Ok(highest)
+    Ok(found)
 }
 
 fn read_superblock(path: &Path) -> Result<Option<Superblock>, VolumeError> {
@@ -404,25 +524,20 @@ fn read_superblock(path: &Path) -> Result<Option<Superblock>, VolumeError> {
         .read_to_end(&mut bytes)
         .map_err(during("read", path))?;
     let (copies, _) = bytes.as_chunks::<COPY_BYTES>();
-    if let Some(superblock) = copies.iter().find_map(Superblock::decode) {
-        return Ok(Some(superblock));
-    }
-    let newer = copies
+    let whole = copies
         .iter()
-        .find(|copy| copy.starts_with(MAGIC) && get_u32(copy, VERSION_AT) > VERSION);
-    match newer {
-        Some(copy) => Err(VolumeError::NewerVersion {
-            path: path.to_owned(),
-            version: get_u32(copy, VERSION_AT),
-        }),
-        None => Err(VolumeError::Damaged {
-            path: path.to_owned(),
-        }),
+        .map(Superblock::decode)
+        .find(|decoded| *decoded != Err(CopyError::Damaged));
+    let path = path.to_owned();
+    match whole {
+        Some(Ok(superblock)) => Ok(Some(superblock)),
+        Some(Err(CopyError::NewerVersion(version))) => Err(VolumeError::NewerVersion { path, version }),
+        Some(Err(CopyError::Damaged)) | None => Err(VolumeError::Damaged { path }),
     }
 }
 
 fn write_superblock(dir: &Path, path: &Path, superblock: &Superblock) -> Result<(), VolumeError> {
-    let new = path.with_extension("new");
+    let new = dir.join(SUPERBLOCK_NEW_NAME);
     let copy = superblock.encode();
     let write = || -> io::Result<()> {
         let mut file = File::create(&new)?;
@@ -459,6 +574,16 @@ impl fmt::Display for VolumeError {
             VolumeError::InUse { dir, pid: None } => {
                 write!(f, "{} is in use by another weft", dir.display())
             }
+            VolumeError::InMemory { dir, kind } => write!(
+                f,
+                "{} lies on {kind}, which is memory: nothing there outlives the machine's next start; give --data a directory on ext4 or XFS",
+                dir.display()
+            ),
+            VolumeError::Foreign { dir, name } => write!(
+                f,
+                "{} has no volume, and holds {name:?}, which is not weft's: give --data an empty directory, or one that does not exist",
+                dir.display()
+            ),
             VolumeError::NoDirectIo { dir, source } => write!(
                 f,
                 "the file system of {} refuses direct I/O ({source}): use a directory on ext4 or XFS",
@@ -605,6 +730,63 @@ mod tests {
     }
 
     #[test]
+    fn a_directory_in_memory_is_refused_before_anything_is_made() {
+        let memory = Path::new("/dev/shm");
+        let stat = rustix::fs::statfs(memory).unwrap();
+        assert_eq!(
+            i128::from(stat.f_type),
+            FILE_SYSTEMS_IN_MEMORY[0].0,
+            "/dev/shm is a tmpfs"
+        );
+        let dir = memory.join(format!("weft-test-{}/deep/down", std::process::id()));
+        let refused = Volume::open(&dir, Some(256 * MIB)).unwrap_err();
+        assert!(
+            matches!(refused, VolumeError::InMemory { kind: "tmpfs", .. }),
+            "{refused}"
+        );
+        assert!(refused.to_string().contains("--data"));
+        assert!(!dir.parent().unwrap().exists());
+    }
+
+    #[test]
+    fn what_others_keep_in_a_directory_is_not_built_upon() {
+        let scratch = Scratch::new();
+        for name in ["notes.txt", ".hidden", "segments.old"] {
+            let dir = scratch.dir().join(format!("with {name}"));
+            fs::create_dir(&dir).unwrap();
+            File::create(dir.join(name)).unwrap();
+            let refused = Volume::open(&dir, Some(256 * MIB)).unwrap_err();
+            assert!(matches!(refused, VolumeError::Foreign { .. }), "{refused}");
+            assert!(refused.to_string().contains(name), "{refused}");
+            assert_eq!(fs::read_dir(&dir).unwrap().count(), 1, "nothing was made");
+        }
+        // A disk of its own, and a first start that was cut off.
+        let dir = scratch.dir().join("disk");
+        for made in ["lost+found", SEGMENTS_NAME] {
+            fs::create_dir_all(dir.join(made)).unwrap();
+        }
+        for made in [LOCK_NAME, SUPERBLOCK_NEW_NAME, PROBE_NAME] {
+            File::create(dir.join(made)).unwrap();
+        }
+        drop(Volume::open(&dir, Some(256 * MIB)).unwrap());
+        // What comes into a volume later is left alone.
+        File::create(dir.join("notes.txt")).unwrap();
+        drop(Volume::open(&dir, None).unwrap());
+    }
+
+    #[test]
+    fn what_the_file_system_lacks_of_the_capacity_is_known() {
+        let scratch = Scratch::new();
+        let volume = Volume::open(scratch.dir(), Some(256 * MIB)).unwrap();
+        assert_eq!(volume.lacking_bytes(), 0);
+        drop(volume);
+        let free = free_bytes(scratch.dir()).unwrap();
+        let volume = Volume::open(scratch.dir(), Some(free + (1 << 40))).unwrap();
+        // Others use the disk meanwhile.
+        assert!((1 << 39..1 << 41).contains(&volume.lacking_bytes()));
+    }
+
+    #[test]
     fn half_made_segments_are_swept() {
         let scratch = Scratch::new();
         drop(Volume::open(scratch.dir(), Some(256 * MIB)).unwrap());
@@ -634,22 +816,39 @@ mod tests {
         drop(Volume::open(scratch.dir(), Some(256 * MIB)).unwrap());
         let good = fs::read(&path).unwrap();
 
-        let mut newer = good.clone();
-        newer[VERSION_AT] = 2;
-        newer[COPY_BYTES + VERSION_AT] = 2;
-        let mut damaged = good.clone();
-        damaged[ID_AT] ^= 1;
-        damaged[COPY_BYTES + EPOCH_AT] ^= 1;
-        for bytes in [newer, damaged, good[..100].to_vec(), Vec::new()] {
+        let newer = resealed(&good, |copy| copy[VERSION_AT] = 2);
+        let half_newer = [vec![0; COPY_BYTES], newer[COPY_BYTES..].to_vec()].concat();
+        for bytes in [newer, half_newer] {
             fs::write(&path, &bytes).unwrap();
             let refused = Volume::open(scratch.dir(), None).unwrap_err();
             assert!(
-                matches!(
-                    refused,
-                    VolumeError::NewerVersion { version: 2, .. } | VolumeError::Damaged { .. }
-                ),
+                matches!(refused, VolumeError::NewerVersion { version: 2, .. }),
                 "{refused}"
             );
+            assert_eq!(fs::read(&path).unwrap(), bytes);
+        }
+
+        let mut damaged = good.clone();
+        damaged[ID_AT] ^= 1;
+        damaged[COPY_BYTES + EPOCH_AT] ^= 1;
+        // A version counts only where the checksum does.
+        let mut hurt_version = good.clone();
+        hurt_version[VERSION_AT] ^= 2;
+        hurt_version[COPY_BYTES + VERSION_AT] ^= 2;
+        for bytes in [
+            damaged,
+            hurt_version,
+            resealed(&good, |copy| copy[VERSION_AT] = 0),
+            resealed(&good, |copy| copy[FIELDS_END] = 1),
+            resealed(&good, |copy| copy[COPY_BYTES - 1] = 1),
+            resealed(&good, |copy| put_u32(copy, SEGMENTS_MAX_AT, 0)),
+            resealed(&good, |copy| put_u32(copy, SEGMENT_SIZE_AT, (1 << 20) + 1)),
+            good[..100].to_vec(),
+            Vec::new(),
+        ] {
+            fs::write(&path, &bytes).unwrap();
+            let refused = Volume::open(scratch.dir(), None).unwrap_err();
+            assert!(matches!(refused, VolumeError::Damaged { .. }), "{refused}");
             assert_eq!(fs::read(&path).unwrap(), bytes);
         }
 
@@ -659,10 +858,20 @@ mod tests {
         assert!(matches!(refused, VolumeError::SuperblockMissing { .. }));
     }
 
+    /// Both copies with `edit` made in them, and a checksum that fits.
+    fn resealed(superblock: &[u8], edit: fn(&mut [u8; COPY_BYTES])) -> Vec<u8> {
+        let mut copy = *superblock.first_chunk::<COPY_BYTES>().unwrap();
+        edit(&mut copy);
+        put_u32(&mut copy, CRC_AT, 0);
+        let crc = crc32fast::hash(&copy);
+        put_u32(&mut copy, CRC_AT, crc);
+        [copy, copy].concat()
+    }
+
     #[test]
     fn superblock_bytes_are_as_documented() {
         let superblock = Superblock {
-            id: VolumeId(*b"0123456789abcdef"),
+            id: *b"0123456789abcdef",
             shape: VolumeShape {
                 segment_size_bytes: 1 << 20,
                 segments_max: 300,
@@ -673,6 +882,7 @@ mod tests {
         assert_eq!(&copy[..12], b"WEFTSUPR\x01\0\0\0");
         assert_eq!(&copy[16..44], b"0123456789abcdef\0\0\x10\0\x2c\x01\0\0\x07\0\0\0");
         assert!(copy[44..].iter().all(|&byte| byte == 0));
-        assert_eq!(Superblock::decode(&copy), Some(superblock));
+        assert_eq!(copy[12..16], [56, 11, 113, 9]);
+        assert_eq!(Superblock::decode(&copy), Ok(superblock));
     }
 }

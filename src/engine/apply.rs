@@ -1,0 +1,110 @@
+//! A durable record made true: its changes enter the index, and what they replace gives its room back.
+//!
+//! Invariant: bytes that an entry of the index keeps in place are counted once, in the segment where they lie: from the
+//! moment of the entry to that of its end. It must not wait: a record's changes become true together.
+
+use crate::engine::Machine;
+use crate::engine::core::Core;
+use crate::engine::entry::{Extent, Object, Part};
+use crate::engine::group_commit::Record;
+use crate::engine::planted::{Fault, planted};
+use crate::index::key::{self, Named};
+use crate::index::{Entry, Lives};
+use crate::io::SegmentId;
+use crate::log::{self, SegmentHeader};
+use std::collections::BTreeSet;
+use std::rc::Rc;
+
+impl<I: Machine> Core<I> {
+    /// Makes the changes of a durable record in the index, and accounts for what they replace.
+    pub fn apply(self: &Rc<Self>, record: &Record, home: &SegmentHeader) {
+        let segment = SegmentId(home.segment);
+        let kept = kept_extents(record);
+        if !record.body.is_empty() {
+            self.account_here(segment, record.body.len() as i64);
+        }
+        for change in &record.changes {
+            let replaced = match &change.value {
+                Some(value) => {
+                    let home_bytes = log::change_length(change.key.len(), value.len()) as u32;
+                    self.account_here(segment, i64::from(home_bytes));
+                    let entry = Entry {
+                        sequence: record.sequence,
+                        home_segment: segment.0,
+                        home_bytes,
+                        lives: Lives::one(home.generation),
+                        value: value.as_slice().into(),
+                    };
+                    self.index.borrow_mut().put(&change.key, entry)
+                }
+                None => {
+                    self.drop_parts(&change.key, &kept);
+                    let removed = self.index.borrow_mut().remove(&change.key);
+                    if let Some(removed) = &removed {
+                        self.account_tombstone(segment, removed.lives);
+                    }
+                    removed
+                }
+            };
+            // Before the room of what was replaced is given back: whoever still finds it holds a guard by then.
+            self.versions.raise(&change.key);
+            if let Some(replaced) = replaced.filter(|_| !planted(Fault::ReplacedKept)) {
+                self.release(&change.key, &replaced, &kept);
+            }
+        }
+    }
+
+    /// When an upload ends its parts go, all but the extents that the object made of them keeps.
+    pub fn drop_parts(self: &Rc<Self>, index_key: &[u8], kept: &BTreeSet<(SegmentId, u32)>) {
+        if !key::is_upload(index_key) {
+            return;
+        }
+        let parts: Vec<Vec<u8>> = {
+            let index = self.index.borrow();
+            index
+                .prefixed(index_key)
+                .map(|(key, _)| key.to_vec())
+                .filter(|key| key != index_key)
+                .collect()
+        };
+        for part in parts {
+            let entry = self.index.borrow_mut().remove(&part).expect("found above");
+            self.release(&part, &entry, kept);
+        }
+    }
+
+    /// Accounts for an entry that is no more.
+    pub fn release(self: &Rc<Self>, index_key: &[u8], entry: &Entry, kept: &BTreeSet<(SegmentId, u32)>) {
+        self.account_here(SegmentId(entry.home_segment), -i64::from(entry.home_bytes));
+        for extent in extents_of(index_key, &entry.value) {
+            if kept.is_empty() || !kept.contains(&(extent.segment, extent.offset)) {
+                self.account_here(extent.segment, -i64::from(extent.disk_bytes()));
+            }
+        }
+    }
+}
+
+/// Extents that a record's new values share with values that it replaces.
+fn kept_extents(record: &Record) -> BTreeSet<(SegmentId, u32)> {
+    // A record with a body of its own shares nothing; nor does a delete.
+    if !record.body.is_empty() {
+        return BTreeSet::new();
+    }
+    let puts = record
+        .changes
+        .iter()
+        .filter_map(|change| Some((&change.key, change.value.as_ref()?)));
+    puts.flat_map(|(key, value)| extents_of(key, value))
+        .map(|extent| (extent.segment, extent.offset))
+        .collect()
+}
+
+/// The extents that an entry keeps in place.
+pub fn extents_of(index_key: &[u8], value: &[u8]) -> Box<[Extent]> {
+    const CHECKED: &str = "the index holds values that were checked";
+    match key::parse(index_key).expect(CHECKED) {
+        Named::Object { .. } => Object::decode(value).expect(CHECKED).extents,
+        Named::Part { .. } => Part::decode(value).expect(CHECKED).extents,
+        Named::Upload { .. } | Named::Bucket { .. } => Box::default(),
+    }
+}
