@@ -10,7 +10,7 @@ use std::rc::Rc;
 use weft::engine::planted::{Fault, plant};
 
 /// Each fault, and within how many seeds it must be found.
-const FAULTS: [(Fault, u64); 14] = [
+const FAULTS: [(Fault, u64); 13] = [
     (Fault::EarlyAck, 20),
     (Fault::EarlyIndex, 20),
     (Fault::LogUnsynced, 20),
