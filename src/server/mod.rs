@@ -32,11 +32,16 @@ use crate::s3::service::Service;
 use futures_util::future::{Either, select};
 use report::Report;
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+/// How long an address may still be in use by a daemon that was killed, and how often it is tried.
+const BIND_PATIENCE: Duration = Duration::from_secs(2);
+const BIND_RETRY_DELAY: Duration = Duration::from_millis(10);
 
 /// The real machine, carrying the engine's messages.
 type Machine = RealMachine<Message>;
@@ -183,8 +188,22 @@ fn service(engine: Engine<Machine>, setup: &Setup) -> Service<Machine> {
 }
 
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {
-    let bind = |&address| Listener::bind(address).map_err(|source| ServeError::Listen { address, source });
+    let bind = |&address| bind_soon(address).map_err(|source| ServeError::Listen { address, source });
     addresses.iter().map(bind).collect()
+}
+
+/// The kernel tears the rings of a process down after its end: for some milliseconds more an address that a killed
+/// daemon listened on is in use.
+fn bind_soon(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let since = Instant::now();
+    loop {
+        match Listener::bind(address) {
+            Err(error) if error.kind() == ErrorKind::AddrInUse && since.elapsed() < BIND_PATIENCE => {
+                std::thread::sleep(BIND_RETRY_DELAY);
+            }
+            bound => return bound,
+        }
+    }
 }
 
 impl Connections {
@@ -252,8 +271,8 @@ impl fmt::Display for ServeError {
             ServeError::Recover(error) => error.fmt(f),
             ServeError::Listen { address, source } => {
                 let mend = match source.kind() {
-                    std::io::ErrorKind::AddrInUse => "stop what listens there, or give another --listen",
-                    std::io::ErrorKind::PermissionDenied => {
+                    ErrorKind::AddrInUse => "stop what listens there, or give another --listen",
+                    ErrorKind::PermissionDenied => {
                         "give a port from 1024 on, or the capability CAP_NET_BIND_SERVICE"
                     }
                     _ => "give --listen an address of this machine",
