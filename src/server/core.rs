@@ -80,7 +80,8 @@ impl Core {
                 // Those that came before it have their turn before one of them gives way.
                 self.machine.yield_now().await;
             }
-            if !self.is_draining() {
+            // A request that came before the word to stop is in flight.
+            if !self.is_draining() || stream.handle().has_unread() {
                 let watch = self.watches.add(stream.handle());
                 self.machine.spawn(connection::serve(self.clone(), stream, watch));
             }

@@ -183,7 +183,7 @@ impl Watches {
     /// Ends connections that are between requests.
     pub fn end_idle(&self) {
         self.each(|watch| {
-            if matches!(watch.phase.get(), Phase::Idle | Phase::Reserve) {
+            if watch.is_between_requests() && !watch.handle.has_unread() {
                 watch.handle.shut_down();
             }
         });
@@ -229,6 +229,7 @@ impl Watches {
         while let Some(watch) = idle.pop() {
             if let Some(watch) = watch.upgrade()
                 && watch.is_idle_since_last_sweep()
+                && watch.gives_way()
             {
                 return watch.leave();
             }
@@ -385,12 +386,19 @@ impl Watch {
         self.phase.get() == Phase::Body && self.pace.is_too_slow_in_shortage()
     }
 
+    fn is_between_requests(&self) -> bool {
+        matches!(self.phase.get(), Phase::Idle | Phase::Reserve)
+    }
+
+    /// Whether it may end for another: not if a request is there that is not looked at yet.
     fn gives_way(&self) -> bool {
-        self.phase.get().gives_way() && !self.leaving.get()
+        self.phase.get().gives_way()
+            && !self.leaving.get()
+            && !(self.is_between_requests() && self.handle.has_unread())
     }
 
     fn is_idle_since_last_sweep(&self) -> bool {
-        self.gives_way() && self.entered.get() != self.watches.now.get()
+        self.phase.get().gives_way() && self.entered.get() != self.watches.now.get()
     }
 
     /// Ends the connection to make room for another.

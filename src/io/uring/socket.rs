@@ -303,6 +303,12 @@ impl StreamHandle {
         if asked == 0 { bytes.max(0) as u64 } else { 0 }
     }
 
+    /// Whether something has come that was not read yet.
+    pub fn has_unread(&self) -> bool {
+        let unread = |socket: Rc<TcpStream>| rustix::io::ioctl_fionread(&socket).is_ok_and(|bytes| bytes > 0);
+        self.0.upgrade().is_some_and(unread)
+    }
+
     /// A pending or later read gets the end of the stream, a write an error. Of no effect on a connection
     /// that is closed.
     pub fn shut_down(&self) {
