@@ -94,7 +94,7 @@ pub const RECORD_BYTES_MAX: usize = 8 << 20;
 pub const IO_BYTES_MAX: usize = 16 << 20;
 /// Bytes of records that may wait for a core's group commit; behind it, 503.
 pub const COMMIT_QUEUE_BYTES_MAX: usize = 16 << 20;
-/// Bytes of buffers that bodies in flight may hold on one core; behind it they wait, then 503.
+/// Bytes of buffers that bodies in flight may hold on one core; behind it they wait, slow ones give way, then 503.
 pub const BODY_BUFFER_BYTES_MAX: usize = 64 << 20;
 /// A body that gets no buffer for this long is refused.
 pub const BODY_BUFFER_TIMEOUT: Duration = Duration::from_secs(8);

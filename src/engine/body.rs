@@ -710,3 +710,53 @@ impl<I: Machine> Core<I> {
         Refusal::Damaged
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait_for(budget: &BufferBudget, bytes: usize) -> oneshot::Receiver<HeldBytes> {
+        let (granted, grant) = oneshot::channel();
+        let waiting = Waiting { bytes, granted };
+        budget.waiting.borrow_mut().push_back(waiting);
+        grant
+    }
+
+    fn granted(grant: &mut oneshot::Receiver<HeldBytes>) -> Option<HeldBytes> {
+        grant.try_recv().expect("the budget lives")
+    }
+
+    #[test]
+    fn memory_goes_to_the_first_that_waits_and_past_those_that_gave_up() {
+        let budget = Rc::new(BufferBudget::default());
+        let (most, some) = (budget.hold(BODY_BUFFER_BYTES_MAX - 100), budget.hold(100));
+        assert!(!budget.has_room_for(1));
+        let mut large = wait_for(&budget, 1000);
+        let mut small = wait_for(&budget, 60);
+        let mut last = wait_for(&budget, 60);
+        assert_eq!(budget.wanted_bytes(), 1120);
+        drop(some);
+        // It would be enough for the second, but the first would never get its turn.
+        assert!(granted(&mut large).is_none() && granted(&mut small).is_none());
+        drop(large);
+        assert_eq!(budget.wanted_bytes(), 120);
+        budget.grant();
+        assert!(granted(&mut small).is_some_and(|held| held.bytes == 60));
+        // That one was dropped at once, and so the next had its turn.
+        let held = granted(&mut last);
+        assert!(held.is_some() && budget.wanted_bytes() == 0);
+        drop((most, held));
+        assert_eq!(budget.used.get(), 0);
+    }
+
+    #[test]
+    fn memory_that_was_granted_to_one_who_is_gone_comes_back() {
+        let budget = Rc::new(BufferBudget::default());
+        let all = budget.hold(BODY_BUFFER_BYTES_MAX);
+        let grant = wait_for(&budget, 10);
+        drop(all);
+        assert_eq!(budget.used.get(), 10);
+        drop(grant);
+        assert_eq!(budget.used.get(), 0);
+    }
+}

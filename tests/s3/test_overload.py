@@ -67,7 +67,8 @@ def test_peers_that_are_too_slow_are_ended_and_others_are_not(raw, s3, bucket):
         target = path_of(bucket, key)
         return head("PUT", target, raw.signed("PUT", target, body))
 
-    get = head("GET", path_of(bucket, "large"), raw.signed("GET", path_of(bucket, "large"), headers={"connection": "close"}))
+    target = path_of(bucket, "large")
+    get = head("GET", target, raw.signed("GET", target, headers={"connection": "close"}))
 
     def slow_head() -> None:
         with Client(raw, b"GET / HTTP/1.1\r\nHost: x\r\n") as client:
