@@ -475,14 +475,17 @@ impl<I: Machine> Core<I> {
     async fn write_and_sync(&self, open: &mut OpenLog, buffer: I::WriteBuf) -> std::io::Result<()> {
         let segment = SegmentId(open.header.segment);
         let end = open.offset + buffer.as_ref().len() as u32;
-        // Durable with the batch, in one sync: what is acknowledged never lies behind the watermark.
-        self.raise_watermark(open, end).await?;
-        self.io.write(segment, open.offset, buffer).await?;
+        let raised = self.raise_watermark(open, end).await?;
         if planted(Fault::LogUnsynced) {
-            return Ok(());
+            return self.io.write(segment, open.offset, buffer).await;
         }
         self.counters.log_syncs.set(self.counters.log_syncs.get() + 1);
-        self.io.sync(segment).await
+        if raised {
+            // Durable with the batch, in one sync: what is acknowledged never lies behind the watermark.
+            self.io.write(segment, open.offset, buffer).await?;
+            return self.io.sync(segment).await;
+        }
+        self.io.write_synced(segment, open.offset, buffer).await
     }
 
     /// Writes a greater watermark if a batch will end behind the one there is; says whether it did.

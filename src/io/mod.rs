@@ -92,6 +92,19 @@ pub trait Io: Clone + 'static {
     fn leave(&self, id: SegmentId) -> impl Future<Output = ()>;
     /// Writes all of `buf` at `offset` (aligned). A short write is an error. Durable only after [`Io::sync`].
     fn write(&self, id: SegmentId, offset: u32, buf: Self::WriteBuf) -> impl Future<Output = io::Result<()>>;
+    /// As a [`Io::write`] that an [`Io::sync`] follows, but for that write alone: others of the segment may or may
+    /// not become durable with it.
+    fn write_synced(
+        &self,
+        id: SegmentId,
+        offset: u32,
+        buf: Self::WriteBuf,
+    ) -> impl Future<Output = io::Result<()>> {
+        async move {
+            self.write(id, offset, buf).await?;
+            self.sync(id).await
+        }
+    }
     /// Reads `length` bytes at `offset` (both aligned). A short read is an error.
     fn read(
         &self,

@@ -15,7 +15,7 @@
 //! It must not sync for the zeroes' sake: a failed flush must reach whoever waits for the segment's own writes.
 
 use super::buffer::{Buffer, Pool};
-use super::ring::Ring;
+use super::ring::{Durability, Ring};
 use super::tasks::Tasks;
 use super::timers::Timers;
 use super::volume::{segment_file_name, segment_of_file_name};
@@ -97,7 +97,13 @@ impl Disk {
         move || make_segment(&dir, id, size_bytes)
     }
 
-    pub(super) async fn write(&self, id: SegmentId, offset: u32, buf: Buffer) -> io::Result<()> {
+    pub(super) async fn write(
+        &self,
+        id: SegmentId,
+        offset: u32,
+        buf: Buffer,
+        durability: Durability,
+    ) -> io::Result<()> {
         let length = buf.len();
         self.assert_within(offset, length);
         let file = self.file(id).await?;
@@ -107,7 +113,7 @@ impl Disk {
         let written = self
             .machine
             .ring
-            .write(file, u64::from(offset), Rc::new(buf))
+            .write(file, u64::from(offset), Rc::new(buf), durability)
             .await?;
         if written != length {
             return Err(short("write", id, written, length));
@@ -252,7 +258,7 @@ impl Disk {
         let written = self
             .machine
             .ring
-            .write(Rc::clone(file), at, Rc::clone(zeroes))
+            .write(Rc::clone(file), at, Rc::clone(zeroes), Durability::None)
             .await;
         zeroing.in_flight.set(false);
         for waker in zeroing.waiting.take() {

@@ -28,7 +28,7 @@ use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape};
 use buffer::Pool;
 use disk::{Disk, Made};
 use mesh::Mesh;
-use ring::Ring;
+use ring::{Durability, Ring};
 use socket::OpenConnections;
 use std::future::Future;
 use std::io;
@@ -167,7 +167,11 @@ impl<M: Send + 'static> Io for Machine<M> {
     }
 
     async fn write(&self, id: SegmentId, offset: u32, buf: Buffer) -> io::Result<()> {
-        self.0.disk.write(id, offset, buf).await
+        self.0.disk.write(id, offset, buf, Durability::None).await
+    }
+
+    async fn write_synced(&self, id: SegmentId, offset: u32, buf: Buffer) -> io::Result<()> {
+        self.0.disk.write(id, offset, buf, Durability::Synced).await
     }
 
     async fn read(&self, id: SegmentId, offset: u32, length: u32) -> io::Result<ReadBuf> {
@@ -207,6 +211,10 @@ mod tests {
                 .await
                 .unwrap();
             machine.sync(id).await.unwrap();
+            let synced = filled(&machine, BLOCK, 3);
+            machine.write_synced(id, 16 * BLOCK as u32, synced).await.unwrap();
+            let read = machine.read(id, 16 * BLOCK as u32, BLOCK as u32).await.unwrap();
+            assert!(read.as_ref() == [3; BLOCK]);
             let read = machine.read(id, 0, BLOCK as u32).await.unwrap();
             assert!(read.as_ref() == [1; BLOCK]);
             let read = machine

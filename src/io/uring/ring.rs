@@ -65,6 +65,14 @@ enum Held {
     Path(#[expect(dead_code, reason = "held in place")] CString),
 }
 
+/// What is promised when a write has completed.
+#[derive(Clone, Copy)]
+pub(super) enum Durability {
+    None,
+    /// What was written is on stable storage, as after fdatasync.
+    Synced,
+}
+
 /// Readiness of a descriptor to wait for.
 #[derive(Clone, Copy)]
 enum Readiness {
@@ -137,9 +145,14 @@ impl Ring {
         file: Rc<File>,
         offset: u64,
         buffer: Rc<Buffer>,
+        durability: Durability,
     ) -> io::Result<usize> {
         let entry = opcode::Write::new(fd(&*file), buffer.address().as_ptr(), buffer.len() as u32)
             .offset(offset)
+            .rw_flags(match durability {
+                Durability::None => 0,
+                Durability::Synced => libc::RWF_DSYNC,
+            })
             .build();
         let (result, _) = self.start(entry, Held::Shared(file, buffer), OnDrop::Leave).await;
         length(result)
