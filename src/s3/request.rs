@@ -12,8 +12,40 @@ pub struct Request<'a> {
     pub query: &'a Query,
     /// How the body is framed and what it must agree with; taken by the one who reads it.
     pub payload: Payload,
-    /// The query was signed as a whole, so that `x-amz-*` in it count as headers.
-    query_is_signed: bool,
+    /// Which parameters of the query count as headers, because they are signed.
+    query_fields: QueryFields,
+}
+
+/// Signers put headers into the query of a presigned URL.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum QueryFields {
+    /// The signature is in a header.
+    None,
+    /// Version 2 signs `x-amz-*`.
+    Amz,
+    /// Version 4 signs the whole query, so that the conditions of a write in it are meant.
+    AmzAndConditions,
+}
+
+impl QueryFields {
+    fn of(identity: &Authenticated) -> QueryFields {
+        match (identity.placement, identity.version) {
+            (Placement::Header, _) => QueryFields::None,
+            (Placement::Query, SignatureVersion::V2) => QueryFields::Amz,
+            (Placement::Query, SignatureVersion::V4) => QueryFields::AmzAndConditions,
+        }
+    }
+
+    fn has(self, name: &str) -> bool {
+        let is_amz = || name.get(..6).is_some_and(|p| p.eq_ignore_ascii_case("x-amz-"));
+        let is_condition =
+            || name.eq_ignore_ascii_case("if-match") || name.eq_ignore_ascii_case("if-none-match");
+        match self {
+            QueryFields::None => false,
+            QueryFields::Amz => is_amz(),
+            QueryFields::AmzAndConditions => is_amz() || is_condition(),
+        }
+    }
 }
 
 impl Headers for Head {
@@ -24,20 +56,18 @@ impl Headers for Head {
 
 impl<'a> Request<'a> {
     pub fn new(head: &'a Head, query: &'a Query, identity: Authenticated) -> Request<'a> {
-        let query_is_signed =
-            identity.placement == Placement::Query && identity.version == SignatureVersion::V4;
         Request {
             head,
             query,
+            query_fields: QueryFields::of(&identity),
             payload: identity.payload,
-            query_is_signed,
         }
     }
 
-    /// Header fields, then `x-amz-*` query parameters if they are signed: signers may put headers there.
+    /// Header fields, then those parameters of the query that count as such.
     pub fn fields(&self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        let query = self.query.iter().filter(|_| self.query_is_signed);
-        let query = query.filter(|(name, _)| name.get(..6).is_some_and(|p| p.eq_ignore_ascii_case("x-amz-")));
+        let query_fields = self.query_fields;
+        let query = self.query.iter().filter(move |(name, _)| query_fields.has(name));
         self.head
             .headers()
             .chain(query.map(|(name, value)| (name, value.as_bytes())))

@@ -512,6 +512,27 @@ def test_sigv2_in_the_query(endpoint, raw, bucket, stored):
     assert raw.send("GET", f"{url.path}?{tampered}", {}).refusal == (403, "SignatureDoesNotMatch")
 
 
+def test_sigv2_in_the_query_signs_the_headers_there(endpoint, s3, raw, bucket):
+    """boto3 presigns with Version 2 unless told otherwise, and puts x-amz-* headers into the query."""
+    client = client_for(endpoint, signature_version="s3")
+    params = {"Bucket": bucket, "Key": "k", "Metadata": {"a": "one two", "b": "+"}, "StorageClass": "STANDARD"}
+    url = urlsplit(client.generate_presigned_url("put_object", Params=params, ExpiresIn=60))
+    assert "x-amz-meta-a=one%20two" in url.query
+    for tampered in (
+        url.query.replace("one%20two", "three"),
+        url.query.replace("x-amz-meta-b=%2B", "x-amz-meta-c=%2B"),
+        url.query + "&x-amz-meta-c=1",
+        url.query + f"&x-amz-copy-source={bucket}%2Fk",
+    ):
+        answer = raw.send("PUT", f"{url.path}?{tampered}", {"content-length": "1"}, b"v")
+        assert answer.refusal == (403, "SignatureDoesNotMatch"), tampered
+    headers = {"content-length": "1", "x-amz-meta-a": "three"}
+    assert raw.send("PUT", f"{url.path}?{url.query}", headers, b"v").refusal == (403, "SignatureDoesNotMatch")
+    assert not exists(s3, bucket, "k")
+    assert raw.send("PUT", f"{url.path}?{url.query}", {"content-length": "1"}, b"v").status == 200
+    assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": "one two", "b": "+"}
+
+
 def test_sigv2_expired(endpoint, raw, bucket, stored):
     client = client_for(endpoint, signature_version="s3")
     url = urlsplit(client.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=-10))

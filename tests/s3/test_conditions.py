@@ -97,6 +97,20 @@ def test_put_if_none_match_star_creates_only_what_is_not_there(s3, bucket):
     assert body_of(s3, bucket, "k") == b"third"
 
 
+def test_a_condition_in_a_presigned_query_counts(raw, s3, bucket):
+    """Signers put headers there, and who holds the URL must not lose an object to it."""
+    once = path_of(bucket, "k") + "?If-None-Match=%2A"
+    assert raw.presigned("PUT", once, b"first").status == 200
+    assert raw.presigned("PUT", once, b"second").refusal == (412, "PreconditionFailed")
+    assert raw.presigned("PUT", path_of(bucket, "k") + f"?if-match={TAG.strip(chr(34))}", b"x").status == 412
+    assert body_of(s3, bucket, "k") == b"first"
+    known = etag(b"first").strip('"')
+    assert raw.presigned("PUT", path_of(bucket, "k") + f"?if-match={known}", b"third").status == 200
+    # With the signature in a header it is a parameter like any other.
+    assert raw.request("PUT", once, b"fourth").status == 200
+    assert body_of(s3, bucket, "k") == b"fourth"
+
+
 def test_put_if_none_match_takes_only_a_star(s3, bucket):
     with refused(501, "NotImplemented"):
         s3.put_object(Bucket=bucket, Key="k", Body=b"v", IfNoneMatch=TAG)

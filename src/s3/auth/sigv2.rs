@@ -2,8 +2,9 @@
 //! that (boto3 with `signature_version='s3'`).
 //!
 //! Source: Amazon S3 API Reference, "Signing and authenticating REST requests (AWS signature version 2)".
-//! It covers the method, three headers, every `x-amz-*` header, the path and those parameters that choose
-//! the operation or change the answer; not the host, other parameters, or the body. Invariant: a parameter
+//! It covers the method, three headers, every `x-amz-*` header (in a presigned URL parameters of such a name
+//! count as headers), the path and those parameters that choose the operation or change the answer; not the
+//! host, other parameters, or the body. Invariant: a parameter
 //! that turns one operation into another is in [`SIGNED_PARAMETERS`]. It must not offer signed chunks.
 
 use super::canonical::is_amz;
@@ -119,8 +120,12 @@ fn verify<H: Headers + ?Sized>(
         .decode(claim.signature)
         .map_err(|_| AuthError::SignatureDoesNotMatch)?;
     let key = hmac::Key::new(hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY, secret);
+    let in_query = match claim.placement {
+        Placement::Query => amz_parameters(request.query)?,
+        Placement::Header => Vec::new(),
+    };
     let matches = |final_slash| {
-        let text = string_to_sign(request, claim.date, final_slash);
+        let text = string_to_sign(request, &in_query, claim.date, final_slash);
         hmac::verify(&key, &text, &signature).is_ok()
     };
     // boto signs a bucket as `/bucket/` and asks for `/bucket`: both name the same resource.
@@ -156,6 +161,7 @@ fn payload(content_sha256: Option<&[u8]>) -> Result<Payload, AuthError> {
 
 fn string_to_sign<H: Headers + ?Sized>(
     request: &SignedRequest<'_, H>,
+    in_query: &[(String, Vec<u8>)],
     date: &[u8],
     final_slash: &str,
 ) -> Vec<u8> {
@@ -176,7 +182,7 @@ fn string_to_sign<H: Headers + ?Sized>(
     }
     text.extend_from_slice(date);
     text.push(b'\n');
-    amz_headers(&mut text, request.headers);
+    amz_headers(&mut text, request.headers, in_query);
     if let Some(bucket) = request.host_bucket {
         text.push(b'/');
         text.extend_from_slice(bucket.as_bytes());
@@ -195,10 +201,33 @@ fn string_to_sign<H: Headers + ?Sized>(
     text
 }
 
+/// The `x-amz-*` parameters, decoded, names in lower case: SDKs that presign put these headers into the query,
+/// and the request is read with them.
+///
+/// Errors: SignatureDoesNotMatch if one could not be a header: with a line break it would read as two.
+fn amz_parameters(query: &str) -> Result<Vec<(String, Vec<u8>)>, AuthError> {
+    query::parameters(query)
+        .map(|parameter| (decode(parameter.name), parameter.value))
+        .filter(|(name, _)| is_amz(name))
+        .map(|(name, value)| {
+            let value = decode_bytes(value);
+            let is_header = name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+                && !value.iter().any(|b| b.is_ascii_control());
+            is_header
+                .then(|| (name.to_ascii_lowercase(), value))
+                .ok_or(AuthError::SignatureDoesNotMatch)
+        })
+        .collect()
+}
+
 /// CanonicalizedAmzHeaders: `name:value,value\n`, sorted by name.
-fn amz_headers<H: Headers + ?Sized>(text: &mut Vec<u8>, headers: &H) {
+fn amz_headers<H: Headers + ?Sized>(text: &mut Vec<u8>, headers: &H, in_query: &[(String, Vec<u8>)]) {
+    let in_query = in_query
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_slice()));
     let mut sorted: Vec<(String, &[u8])> = headers
         .iter()
+        .chain(in_query)
         .filter(|(name, _)| is_amz(name))
         .map(|(name, value)| (name.to_ascii_lowercase(), value.trim_ascii()))
         .collect();
@@ -405,6 +434,40 @@ mod tests {
             );
             assert_eq!(error, AuthError::AccessDenied(message::V2_EXPIRES));
         }
+    }
+
+    #[test]
+    fn amz_headers_in_a_presigned_query_are_signed() {
+        let signed = |in_query: &str, headers: &[(&str, &str)]| {
+            let mut text = Vec::new();
+            amz_headers(&mut text, headers, &amz_parameters(in_query).unwrap());
+            String::from_utf8(text).unwrap()
+        };
+        let query = "Expires=1&X-Amz-Meta-B=%20two+words&x-amz-meta-a=%C3%A9&x-other=1";
+        assert_eq!(
+            signed(query, &[("x-amz-acl", "private"), ("x-b", "1")]),
+            "x-amz-acl:private\nx-amz-meta-a:é\nx-amz-meta-b:two words\n"
+        );
+        // A header does not stand in for a parameter that is signed, nor join it unseen.
+        assert!(signed(query, &[("X-Amz-Meta-A", "b")]).starts_with("x-amz-meta-a:b,é\n"));
+    }
+
+    #[test]
+    fn parameters_that_read_as_several_headers_are_refused() {
+        for query in [
+            "x-amz-acl=private%0Ax-amz-meta-a:1",
+            "x-amz-acl=private%0D",
+            "x-amz-acl:private%0Ax-amz-meta-a=1",
+            "x-amz-acl:=private",
+            "x-amz-%C3%A9=1",
+        ] {
+            assert_eq!(
+                amz_parameters(query),
+                Err(AuthError::SignatureDoesNotMatch),
+                "{query}"
+            );
+        }
+        assert_eq!(amz_parameters("prefix=a%0Ab").unwrap(), []);
     }
 
     #[test]
