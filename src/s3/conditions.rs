@@ -148,9 +148,14 @@ impl<'a> ReadConditions<'a> {
     /// Judges a GET or HEAD in RFC 9110's order (section 13.2.2).
     ///
     /// `modified_unix_ms`: when the version was written, in milliseconds since 1970. HTTP dates have
-    /// whole seconds, so its fraction is dropped. A date that cannot be read is ignored.
-    pub fn evaluate(&self, etag: &ETag, modified_unix_ms: u64) -> Outcome {
+    /// whole seconds, so its fraction is dropped. A date that cannot be read is ignored, and so is an
+    /// `If-Modified-Since` later than `now_unix_ms`, as S3 does.
+    pub fn evaluate(&self, etag: &ETag, modified_unix_ms: u64, now_unix_ms: u64) -> Outcome {
         let modified = modified_unix_ms / 1000;
+        let since = self
+            .if_modified_since
+            .and_then(parse_date)
+            .filter(|date| *date <= now_unix_ms / 1000);
         match (self.if_match, self.if_unmodified_since.and_then(parse_date)) {
             (Some(tags), _) if !lists(tags, etag) => return Outcome::PreconditionFailed(Condition::IfMatch),
             (None, Some(date)) if modified > date => {
@@ -158,7 +163,7 @@ impl<'a> ReadConditions<'a> {
             }
             (Some(_) | None, _) => {}
         }
-        match (self.if_none_match, self.if_modified_since.and_then(parse_date)) {
+        match (self.if_none_match, since) {
             (Some(tags), _) if lists(tags, etag) => Outcome::NotModified(Condition::IfNoneMatch),
             (None, Some(date)) if modified <= date => Outcome::NotModified(Condition::IfModifiedSince),
             (Some(_) | None, _) => Outcome::Proceed,
@@ -166,8 +171,8 @@ impl<'a> ReadConditions<'a> {
     }
 
     /// Judges a copy's source: the same order, and every failure is a 412.
-    pub fn evaluate_copy(&self, etag: &ETag, modified_unix_ms: u64) -> S3Result<()> {
-        match self.evaluate(etag, modified_unix_ms) {
+    pub fn evaluate_copy(&self, etag: &ETag, modified_unix_ms: u64, now_unix_ms: u64) -> S3Result<()> {
+        match self.evaluate(etag, modified_unix_ms, now_unix_ms) {
             Outcome::Proceed => Ok(()),
             Outcome::NotModified(condition) | Outcome::PreconditionFailed(condition) => {
                 Err(S3Error::new(ErrorCode::PreconditionFailed)
@@ -321,6 +326,8 @@ mod tests {
     const SAME: &str = "Mon, 12 Oct 2009 17:50:30 GMT";
     const AFTER: &str = "Mon, 12 Oct 2009 17:50:31 GMT";
     const MODIFIED_MS: u64 = 1_255_369_830_999;
+    const NOW_MS: u64 = MODIFIED_MS + 2_000;
+    const LATER_THAN_NOW: &str = "Mon, 12 Oct 2009 17:50:33 GMT";
 
     fn etag() -> ETag {
         ETag::parse(TAG.as_bytes()).unwrap()
@@ -421,6 +428,10 @@ mod tests {
                 &[("If-Match", quoted), ("If-Modified-Since", SAME)],
                 NotModified(C::IfModifiedSince),
             ),
+            // A date to come says nothing.
+            (&[("If-Modified-Since", AFTER)], NotModified(C::IfModifiedSince)),
+            (&[("If-Modified-Since", LATER_THAN_NOW)], Proceed),
+            (&[("If-Unmodified-Since", LATER_THAN_NOW)], Proceed),
             // Copy conditions are none of GET's.
             (
                 &[
@@ -433,7 +444,11 @@ mod tests {
         ];
         for (list, expected) in table {
             let conditions = ReadConditions::from_headers(headers(list));
-            assert_eq!(conditions.evaluate(&etag(), MODIFIED_MS), *expected, "{list:?}");
+            assert_eq!(
+                conditions.evaluate(&etag(), MODIFIED_MS, NOW_MS),
+                *expected,
+                "{list:?}"
+            );
         }
     }
 
@@ -471,7 +486,8 @@ mod tests {
             ),
         ];
         for (list, expected) in table {
-            let result = ReadConditions::from_copy_headers(headers(list)).evaluate_copy(&etag(), MODIFIED_MS);
+            let result =
+                ReadConditions::from_copy_headers(headers(list)).evaluate_copy(&etag(), MODIFIED_MS, NOW_MS);
             let condition = result.err().map(|error| {
                 assert_eq!(error.code, ErrorCode::PreconditionFailed);
                 error.details[0].1.clone()

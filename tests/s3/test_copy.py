@@ -80,6 +80,7 @@ CONDITIONS = [
     ({"if-none-match": TAG}, 412),
     ({"if-modified-since": OLD}, 200),
     ({"if-modified-since": "{modified}"}, 412),
+    ({"if-modified-since": FUTURE}, 200),
     ({"if-unmodified-since": "{modified}"}, 200),
     ({"if-unmodified-since": OLD}, 412),
     # CopyObject, "x-amz-copy-source-if-…": these two pairs are the documented exceptions.

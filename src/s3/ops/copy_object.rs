@@ -167,8 +167,11 @@ async fn find_source<I: Machine>(
         .get(bucket, source.key.as_bytes())
         .await
         .map_err(|refusal| name.lookup_error(refusal))?;
-    ReadConditions::from_copy_headers(request.fields())
-        .evaluate_copy(&etag(found.object.etag), found.object.modified_ms)?;
+    ReadConditions::from_copy_headers(request.fields()).evaluate_copy(
+        &etag(found.object.etag),
+        found.object.modified_ms,
+        service.engine.io().unix_ms(),
+    )?;
     Ok(found)
 }
 

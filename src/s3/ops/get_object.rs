@@ -23,7 +23,8 @@ pub async fn get_object<I: Machine>(
     let bucket = bucket_to_read(service, request, name)?;
     let found = service.engine.get(bucket, name.key.as_bytes()).await;
     let found = found.map_err(|refusal| name.lookup_error(refusal))?;
-    let Answer { mut response, range } = match describe(&found, request)? {
+    let now_ms = service.engine.io().unix_ms();
+    let Answer { mut response, range } = match describe(&found, request, now_ms)? {
         Described::Answer(answer) => answer,
         Described::NotModified(response) => return Ok(response),
     };
@@ -47,7 +48,8 @@ pub async fn head_object<I: Machine>(
     let bucket = bucket_to_read(service, request, name)?;
     let found = service.engine.head(bucket, name.key.as_bytes()).await;
     let found = found.map_err(|refusal| name.lookup_error(refusal))?;
-    let Answer { mut response, range } = match describe(&found, request)? {
+    let now_ms = service.engine.io().unix_ms();
+    let Answer { mut response, range } = match describe(&found, request, now_ms)? {
         Described::Answer(answer) => answer,
         Described::NotModified(response) => return Ok(response),
     };
@@ -78,12 +80,17 @@ struct Answer<I: Machine> {
 }
 
 /// The head of the answer, and which bytes it is about.
-fn describe<I: Machine>(found: &FoundObject<I>, request: &Request<'_>) -> S3Result<Described<I>> {
+fn describe<I: Machine>(
+    found: &FoundObject<I>,
+    request: &Request<'_>,
+    now_ms: u64,
+) -> S3Result<Described<I>> {
     let object = &found.object;
     let tag = etag(object.etag);
     let quoted = tag.quoted().to_string();
     let modified = http_date(object.modified_ms / 1000);
-    match ReadConditions::from_headers(request.head.headers()).evaluate(&tag, object.modified_ms) {
+    let conditions = ReadConditions::from_headers(request.head.headers());
+    match conditions.evaluate(&tag, object.modified_ms, now_ms) {
         Outcome::Proceed => {}
         Outcome::PreconditionFailed(condition) => return Err(precondition_failed(condition)),
         Outcome::NotModified(_) => {
