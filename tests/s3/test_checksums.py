@@ -115,6 +115,27 @@ def test_a_range_does_not_carry_the_checksum_of_the_whole(raw, bucket):
     assert (answer.status, answer.body) == (206, b"od") and header("CRC32") not in answer
 
 
+@pytest.mark.parametrize("span", ["bytes=0-", "bytes=0-3", "bytes=0-100", "bytes=-9"])
+def test_a_range_of_the_whole_carries_its_checksum(raw, bucket, span):
+    target = path_of(bucket, "k")
+    raw.request("PUT", target, b"body", {header("CRC32"): checksum("CRC32", b"body")})
+    answer = raw.request("GET", target, headers={"range": span, "x-amz-checksum-mode": "ENABLED"})
+    assert (answer.status, answer.body, answer[header("CRC32")]) == (206, b"body", checksum("CRC32", b"body"))
+
+
+def test_a_part_does_not_carry_a_composite_checksum(s3, raw, bucket):
+    """It would be the checksum of the parts' checksums, even of a single part."""
+    upload = s3.create_multipart_upload(Bucket=bucket, Key="k", ChecksumAlgorithm="SHA256")["UploadId"]
+    part = s3.upload_part(Bucket=bucket, Key="k", UploadId=upload, PartNumber=1, Body=b"p", ChecksumAlgorithm="SHA256")
+    parts = {"Parts": [{"PartNumber": 1, "ETag": part["ETag"], "ChecksumSHA256": part["ChecksumSHA256"]}]}
+    s3.complete_multipart_upload(Bucket=bucket, Key="k", UploadId=upload, MultipartUpload=parts)
+    enabled = {"x-amz-checksum-mode": "ENABLED"}
+    assert raw.request("GET", path_of(bucket, "k"), headers=enabled)[header("SHA256")].endswith("-1")
+    for target, headers in (("?partNumber=1", {}), ("", {"range": "bytes=0-"})):
+        answer = raw.request("GET", path_of(bucket, "k") + target, headers=enabled | headers)
+        assert (answer.status, answer.body) == (206, b"p") and header("SHA256") not in answer
+
+
 @pytest.mark.parametrize("payload", [STREAMING_TRAILER, STREAMING_UNSIGNED_TRAILER])
 @pytest.mark.parametrize("sent", [None, "SHA256"])
 def test_a_trailer_other_than_announced_is_refused(raw, s3, bucket, payload, sent):

@@ -5,6 +5,7 @@
 
 use crate::engine::{BucketId, FoundObject, Machine};
 use crate::http::date::http_date;
+use crate::s3::checksum::{Checksum, ChecksumType};
 use crate::s3::conditions::{Outcome, ReadConditions, precondition_failed};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::metadata::Overrides;
@@ -120,9 +121,15 @@ fn describe<I: Machine>(
     let wants_checksum = request
         .field("x-amz-checksum-mode")
         .is_some_and(|mode| mode.eq_ignore_ascii_case(b"ENABLED"));
+    // A checksum over the whole object goes with every answer that has all of it.
+    let has_all = selected.is_none_or(|range| range.length == object.size);
+    let fits = |checksum: &Checksum| match checksum.kind {
+        ChecksumType::FullObject => has_all,
+        ChecksumType::Composite => selected.is_none(),
+    };
     if let Some(checksum) = attributes
         .checksum
-        .filter(|_| wants_checksum && selected.is_none())
+        .filter(|checksum| wants_checksum && fits(checksum))
     {
         let (header, value) = checksum_header(&checksum);
         response = response
