@@ -55,6 +55,17 @@ def test_a_copy_onto_itself_must_change_something(s3, bucket):
     assert body_of(s3, bucket, "k") == pattern(100_000)
 
 
+@pytest.mark.parametrize("change", [{"StorageClass": "STANDARD"}, {"WebsiteRedirectLocation": "/there"}])
+def test_a_copy_onto_itself_may_name_what_is_there(s3, bucket, change):
+    """Clients renew an object's date so."""
+    s3.put_object(Bucket=bucket, Key="k", Body=pattern(100_000), Metadata={"a": "1"}, **change)
+    s3.copy_object(Bucket=bucket, Key="k", CopySource=f"{bucket}/k", **change)
+    assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": "1"}
+    assert body_of(s3, bucket, "k") == pattern(100_000)
+    with refused(412, "PreconditionFailed"):
+        s3.copy_object(Bucket=bucket, Key="k", CopySource=f"{bucket}/k", IfNoneMatch="*", **change)
+
+
 def test_a_copy_replaces_what_was_there(s3, bucket):
     s3.put_object(Bucket=bucket, Key="from", Body=pattern(80_000))
     s3.put_object(Bucket=bucket, Key="to", Body=pattern(90_000), Metadata={"old": "1"})
