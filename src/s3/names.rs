@@ -146,7 +146,7 @@ impl CopySource {
     /// Reads `x-amz-copy-source`: `[/]bucket/key[?versionId=id]`, percent-encoded.
     ///
     /// A `?` in the key must be encoded; a bare one that does not begin `?versionId=` is taken as part of
-    /// the key, as S3 does. `+` stays `+`.
+    /// the key, as S3 does. `+` is a space, as in a form.
     ///
     /// Errors: `InvalidArgument`, and `KeyTooLongError`.
     pub fn parse(value: &[u8]) -> S3Result<CopySource> {
@@ -154,7 +154,11 @@ impl CopySource {
             S3Error::invalid_argument(why, "x-amz-copy-source", &String::from_utf8_lossy(value))
         };
         let (source, version_id) = split_version(value);
-        let source = decode_path(source).map_err(|_| invalid("Invalid copy source encoding"))?;
+        let source: Vec<u8> = source
+            .iter()
+            .map(|&byte| if byte == b'+' { b' ' } else { byte })
+            .collect();
+        let source = decode_path(&source).map_err(|_| invalid("Invalid copy source encoding"))?;
         let source = source.strip_prefix(b"/").unwrap_or(&source);
         let slash = source
             .iter()
@@ -449,7 +453,7 @@ mod tests {
             ("bkt//k", "bkt", b"/k", None),
             ("bkt/../victim", "bkt", b"../victim", None),
             ("bkt/a%3Fb%2525", "bkt", b"a?b%25", None),
-            ("bkt/a+b", "bkt", b"a+b", None),
+            ("bkt/a+b%2Bc", "bkt", b"a b+c", None),
             ("bkt/a?b", "bkt", b"a?b", None),
             ("bkt/k?versionId=null", "bkt", b"k", Some("null")),
             ("bkt/k?versionId=a%2Fb", "bkt", b"k", Some("a/b")),
