@@ -159,6 +159,23 @@ def test_list_buckets_by_prefix_and_page(s3, five_buckets):
     assert [b["Name"] for page in pages for b in page.get("Buckets", [])] == names
 
 
+def test_list_buckets_by_region(s3, raw):
+    stem = new_bucket_name()
+    s3.create_bucket(Bucket=stem + "-here")
+    s3.create_bucket(Bucket=stem + "-there", CreateBucketConfiguration={"LocationConstraint": "eu-west-1"})
+    for region, names in (("eu-west-1", [stem + "-there"]), ("us-east-1", [stem + "-here"]), ("eu-west-2", [])):
+        found = s3.list_buckets(Prefix=stem, BucketRegion=region)["Buckets"]
+        assert [(b["Name"], b["BucketRegion"]) for b in found] == [(name, region) for name in names]
+    for name in ("-here", "-there"):
+        s3.delete_bucket(Bucket=stem + name)
+
+
+def test_an_empty_list_buckets_token_is_none(s3, five_buckets):
+    stem, names = five_buckets
+    found = s3.list_buckets(Prefix=stem, ContinuationToken="")["Buckets"]
+    assert [b["Name"] for b in found] == names
+
+
 @pytest.mark.parametrize("value", ["0", "-1", "10001", "x"])
 def test_max_buckets_outside_1_to_10000_is_an_invalid_argument(raw, value):
     assert raw.request("GET", f"/?max-buckets={value}").refusal == (400, "InvalidArgument")

@@ -21,7 +21,10 @@ pub fn list_buckets<I: Machine>(service: &Service<I>, request: &Request<'_>) -> 
         ));
     }
     let prefix = request.query.get("prefix");
-    let after = match request.query.get("continuation-token") {
+    let region = request.query.get("bucket-region");
+    // An empty token is none, here and only here.
+    let token = request.query.get("continuation-token");
+    let after = match token.filter(|token| !token.is_empty()) {
         Some(token) => Some(continuation_token::open(
             &service.token_key,
             Scope::Buckets,
@@ -33,6 +36,7 @@ pub fn list_buckets<I: Machine>(service: &Service<I>, request: &Request<'_>) -> 
     let mut wanted = buckets
         .iter()
         .filter(|(name, _)| name.starts_with(prefix.unwrap_or("")))
+        .filter(|(_, bucket)| region.is_none_or(|region| bucket.location == region))
         .filter(|(name, _)| after.as_deref().is_none_or(|after| name.as_bytes() > after));
     let page: Vec<_> = wanted.by_ref().take(max).collect();
     let next = wanted
