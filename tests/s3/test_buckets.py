@@ -58,6 +58,17 @@ def test_a_bucket_without_a_constraint_has_an_empty_location(s3, raw, bucket):
     assert xml(answer.body).tag == "LocationConstraint" and not xml(answer.body).text
 
 
+def test_a_bucket_with_tags_is_not_made_without_them(s3, raw):
+    name = new_bucket_name()
+    configuration = "<CreateBucketConfiguration><Tags>%s</Tags></CreateBucketConfiguration>"
+    tag = "<Tag><Key>k</Key><Value>v</Value></Tag>"
+    assert raw.request("PUT", f"/{name}", (configuration % tag).encode()).refusal == (501, "NotImplemented")
+    with refused(404, "404"):
+        s3.head_bucket(Bucket=name)
+    assert raw.request("PUT", f"/{name}", (configuration % "").encode()).status == 200
+    s3.delete_bucket(Bucket=name)
+
+
 def test_a_create_body_that_is_no_xml_is_malformed(raw):
     name = new_bucket_name()
     for body in (b"<CreateBucket", b"hello", b"<Other/>"):

@@ -23,7 +23,12 @@ pub async fn create_bucket<I: Machine, R: Receive>(
     let mut payload = Payload::open(&service.lanes, request, body, None)?;
     let xml = payload.collect(&service.engine, XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
-    let location = requests::create_bucket_configuration(&xml)?.unwrap_or_else(|| REGION.to_owned());
+    let configuration = requests::create_bucket_configuration(&xml)?;
+    if configuration.has_tags {
+        let message = "Tags of buckets are not implemented: create the bucket without them";
+        return Err(S3Error::new(ErrorCode::NotImplemented).message(message));
+    }
+    let location = configuration.location.unwrap_or_else(|| REGION.to_owned());
     check_location(&location)?;
     match service.engine.create_bucket(name.as_str(), &location).await {
         Ok(_) => Ok(Response::empty(200).header("Location", format!("/{}", name.as_str()))),

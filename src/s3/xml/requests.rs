@@ -98,27 +98,46 @@ pub fn delete(body: &[u8]) -> S3Result<Delete> {
     })
 }
 
-/// Reads `CreateBucketConfiguration`: its `LocationConstraint`. An empty body has none.
+/// What CreateBucket says of the bucket to make.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct BucketConfiguration {
+    /// `LocationConstraint`, if it is not empty.
+    pub location: Option<String>,
+    /// Whether `Tags` has any.
+    pub has_tags: bool,
+}
+
+/// Reads `CreateBucketConfiguration`. An empty body says nothing.
 ///
 /// Errors: `MalformedXML`.
 /// Source: S3 API reference, CreateBucket.
-pub fn create_bucket_configuration(body: &[u8]) -> S3Result<Option<String>> {
+pub fn create_bucket_configuration(body: &[u8]) -> S3Result<BucketConfiguration> {
     if body.is_empty() {
-        return Ok(None);
+        return Ok(BucketConfiguration::default());
     }
     let mut elements = Elements::open(body, "CreateBucketConfiguration")?;
     let mut location = None;
+    let mut has_tags = false;
     while let Some(name) = elements.child()? {
         match name {
             "LocationConstraint" => {
                 let text = elements.text()?.trim().to_owned();
                 set(&mut location, text)?;
             }
+            "Tags" => {
+                while elements.child()?.is_some() {
+                    elements.skip()?;
+                    has_tags = true;
+                }
+            }
             _ => elements.skip()?,
         }
     }
     elements.finish()?;
-    Ok(location.filter(|location| !location.is_empty()))
+    Ok(BucketConfiguration {
+        location: location.filter(|location| !location.is_empty()),
+        has_tags,
+    })
 }
 
 fn part(elements: &mut Elements<'_>) -> S3Result<CompletedPart> {
@@ -345,19 +364,29 @@ mod tests {
     }
 
     #[test]
-    fn bucket_configuration_may_name_a_location() {
+    fn bucket_configuration_has_a_location_and_tags() {
         let wrap = |inside: &str| format!("<CreateBucketConfiguration>{inside}</CreateBucketConfiguration>");
+        let says = |location: Option<&str>, has_tags| {
+            Ok(BucketConfiguration {
+                location: location.map(str::to_owned),
+                has_tags,
+            })
+        };
         let table = [
-            (String::new(), Ok(None)),
-            (wrap(""), Ok(None)),
-            (wrap("<LocationConstraint/>"), Ok(None)),
+            (String::new(), says(None, false)),
+            (wrap(""), says(None, false)),
+            (wrap("<LocationConstraint/>"), says(None, false)),
             (
                 wrap("<LocationConstraint>eu-west-1</LocationConstraint>"),
-                Ok(Some("eu-west-1".to_owned())),
+                says(Some("eu-west-1"), false),
             ),
             (
-                wrap("<Tags><Tag/></Tags><LocationConstraint>x</LocationConstraint>"),
-                Ok(Some("x".to_owned())),
+                wrap("<Tags> </Tags><x><y/></x><LocationConstraint>x</LocationConstraint>"),
+                says(Some("x"), false),
+            ),
+            (
+                wrap("<Tags><Tag><Key>k</Key></Tag><Tag/></Tags><LocationConstraint>x</LocationConstraint>"),
+                says(Some("x"), true),
             ),
             ("<x/>".to_owned(), Err(ErrorCode::MalformedXML)),
             (
