@@ -74,7 +74,7 @@ pub fn parse(header: &[u8], size: u64) -> Result<Option<Resolved>, Unsatisfiable
 
 /// Resolves `x-amz-copy-source-range`, which must be `bytes=first-last` and lie inside the source.
 ///
-/// Errors: `InvalidArgument`, in S3's words.
+/// Errors: `InvalidArgument`, or `InvalidRequest` for a range that begins behind the source, in S3's words.
 /// Source: S3 API reference, UploadPartCopy.
 pub fn parse_copy_source(header: &[u8], size: u64) -> S3Result<Resolved> {
     let invalid = |message: String| {
@@ -91,6 +91,11 @@ pub fn parse_copy_source(header: &[u8], size: u64) -> S3Result<Resolved> {
                 .into(),
         )
     })?;
+    if first >= size {
+        return Err(S3Error::invalid_request(
+            "The specified copy range is invalid for the source object size",
+        ));
+    }
     if last >= size {
         return Err(invalid(format!(
             "Range specified is not valid for source object of size: {size}"
@@ -284,7 +289,6 @@ mod tests {
             "bytes = 2-5",
             "bytes=2-5,7-8",
             "bytes=0-10",
-            "bytes=10-11",
             "bytes=0-99999999999999999999999",
             "bytes=a-b",
         ];
@@ -292,7 +296,10 @@ mod tests {
             let error = parse_copy_source(header.as_bytes(), 10).expect_err(header);
             assert_eq!(error.code, ErrorCode::InvalidArgument, "{header}");
         }
-        assert!(parse_copy_source(b"bytes=0-0", 0).is_err());
+        for (header, size) in [(b"bytes=10-11".as_slice(), 10), (b"bytes=0-0", 0)] {
+            let error = parse_copy_source(header, size).unwrap_err();
+            assert_eq!(error.code, ErrorCode::InvalidRequest);
+        }
         let past = parse_copy_source(b"bytes=0-10", 10).unwrap_err();
         assert_eq!(
             past.message,

@@ -288,7 +288,9 @@ def test_without_url_encoding_keys_are_escaped_as_xml(raw, bucket):
 
 def test_an_encoding_that_s3_does_not_have_is_an_invalid_argument(raw, bucket):
     for query in ("list-type=2&", "", "versions&", "uploads&"):
-        assert raw.request("GET", f"/{bucket}?{query}encoding-type=base64").refusal == (400, "InvalidArgument")
+        for encoding in ("base64", ""):
+            answer = raw.request("GET", f"/{bucket}?{query}encoding-type={encoding}")
+            assert answer.refusal == (400, "InvalidArgument")
 
 
 def test_an_empty_delimiter_or_prefix_is_none(raw, s3, bucket):

@@ -154,7 +154,7 @@ impl<'a> Listing<'a> {
 /// Errors: `InvalidArgument`.
 pub fn key_encoding(request: &Request<'_>) -> S3Result<KeyEncoding> {
     match request.query.get("encoding-type") {
-        None | Some("") => Ok(KeyEncoding::Xml),
+        None => Ok(KeyEncoding::Xml),
         Some("url") => Ok(KeyEncoding::Url),
         Some(other) => Err(S3Error::invalid_argument(
             "Invalid Encoding Method specified in Request",
