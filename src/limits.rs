@@ -94,9 +94,17 @@ pub const RECORD_BYTES_MAX: usize = 8 << 20;
 pub const IO_BYTES_MAX: usize = 16 << 20;
 /// Bytes of records that may wait for a core's group commit; behind it, 503.
 pub const COMMIT_QUEUE_BYTES_MAX: usize = 16 << 20;
-/// Bytes of buffers that bodies in flight may hold on one core; behind it they wait, slow ones give way, then 503.
+/// Bytes of memory that bodies in flight, in both directions, may hold on one core; behind it they wait, slow ones give
+/// way, then 503.
 pub const BODY_BUFFER_BYTES_MAX: usize = 64 << 20;
-/// A body that gets no buffer for this long is refused.
+/// Bytes that a copy reads at a time.
+pub const COPY_READ_BYTES: usize = BLOCKS_PER_IO * BLOCK_BYTES;
+/// Bytes that the copies of one core hold of what they read; behind it they wait, then 503.
+pub const COPY_BYTES_MAX: usize = 64 * COPY_READ_BYTES;
+/// Bytes of memory that a page of a listing waits for, for each entry that it may have: a key that is all quotes is six
+/// times as long in XML.
+pub const LISTING_ENTRY_BYTES: usize = 6 * KEY_BYTES_MAX + 512;
+/// A body or listing that gets no memory for this long is refused.
 pub const BODY_BUFFER_TIMEOUT: Duration = Duration::from_secs(8);
 /// Bytes a second that a body must bring while others wait for buffers: slower, it would not fill one in the time that
 /// they have.
@@ -133,6 +141,7 @@ const _: () =
 const _: () =
     assert!(OBJECT_BYTES_MAX / RESERVATION_BYTES_MAX * 21 + PARTS_MAX as u64 * 8 < RECORD_BYTES_MAX as u64);
 const _: () = assert!(XML_BODY_BYTES_MAX < BODY_BUFFER_BYTES_MAX && INLINE_BYTES_MAX < BODY_BUFFER_BYTES_MAX);
+const _: () = assert!(PAGE_MAX * LISTING_ENTRY_BYTES < BODY_BUFFER_BYTES_MAX);
 const _: () = assert!(SHORTAGE_BYTES_PER_S_MIN > PEER_BYTES_PER_S_MIN);
 const _: () = assert!(2 * SHORTAGE_PATIENCE.as_secs() <= BODY_BUFFER_TIMEOUT.as_secs());
 const _: () = assert!(SLOTS.is_power_of_two());

@@ -250,6 +250,10 @@ fn a_directory_that_cannot_hold_a_volume_is_left_as_it_is() {
     assert!(code == 1 && text.contains("thesis.tex"), "{code}: {text}");
     assert_eq!(fs::read_dir(&data).unwrap().count(), 1);
 
+    if !fs::read_to_string("/proc/mounts").is_ok_and(|mounts| mounts.contains(" /dev/shm tmpfs ")) {
+        eprintln!("/dev/shm is no tmpfs here: nothing to refuse");
+        return;
+    }
     let memory = format!("/dev/shm/weft-daemon-test-{}", std::process::id());
     let (code, text) = refusal(weft().args(["serve", "--listen", "127.0.0.1:0", "--data", &memory]));
     assert!(

@@ -4,8 +4,8 @@
 //! across an await.
 
 use crate::engine::Machine;
-use crate::engine::body::BufferBudget;
 use crate::engine::buckets::BucketTable;
+use crate::engine::budget::BufferBudget;
 use crate::engine::cache::{LookupCache, Versions};
 use crate::engine::group_commit::CommitQueue;
 use crate::engine::message::{Message, Note, Outcome, Refusal, Reply, Request};
@@ -17,7 +17,7 @@ use crate::engine::space::{Ledger, SpaceTable};
 use crate::index::Index;
 use crate::index::key::BucketId;
 use crate::io::CoreId;
-use crate::limits::SLOTS;
+use crate::limits::{BODY_BUFFER_BYTES_MAX, COPY_BYTES_MAX, SLOTS};
 use futures_channel::oneshot;
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
@@ -42,7 +42,9 @@ pub struct Core<I: Machine> {
     pub ledger: Ledger,
     pub reads: Rc<Reads>,
     pub counters: Counters,
+    /// Memory of bodies in flight, and of what copies read.
     pub buffers: Rc<BufferBudget>,
+    pub copies: Rc<BufferBudget>,
     pub cache: LookupCache,
     pub versions: Versions,
     /// Those of every core, once it has told them.
@@ -94,7 +96,8 @@ impl<I: Machine> Core<I> {
             ledger: Ledger::default(),
             reads: Rc::default(),
             counters: Counters::default(),
-            buffers: Rc::default(),
+            buffers: BufferBudget::new(BODY_BUFFER_BYTES_MAX),
+            copies: BufferBudget::new(COPY_BYTES_MAX),
             cache: LookupCache::new(cache_seed(&io.volume_id())),
             versions: Versions::new(),
             versions_of: RefCell::new(vec![None; io.cores()]),

@@ -17,7 +17,9 @@ macro_rules! warn {
 
 mod apply;
 mod body;
+mod body_reader;
 mod buckets;
+mod budget;
 mod cache;
 mod core;
 mod entry;
@@ -33,7 +35,9 @@ mod shard;
 mod signal;
 mod space;
 
-pub use body::{BodyReader, BodyWriter, HeldBytes, Piece, StoredBody};
+pub use body::{BodyWriter, StoredBody};
+pub use body_reader::{BodyReader, Piece};
+pub use budget::HeldBytes;
 pub use core::Counters;
 pub use entry::{Bucket, ETag, Object, Part, Summary, Upload};
 pub use message::{Completion, Message, Outcome, PartPage, Refusal, UploadPage, UploadWalk, WriteCondition};
@@ -45,6 +49,7 @@ pub use crate::index::{KeyPage, KeyWalk, WalkItem};
 
 use crate::index::key;
 use crate::io::Io;
+use body_reader::Memory;
 use core::{COORDINATOR, Core};
 use message::{Mutation, NewObject, NewPart, Reply, Request};
 use reads::ReadGuard;
@@ -86,10 +91,22 @@ pub struct FoundObject<I: Machine> {
 impl<I: Machine> FoundObject<I> {
     /// Reads bytes `range` of the object.
     pub fn read(self, range: Range<u64>) -> BodyReader<I> {
-        match self.body {
-            Some(body) => BodyReader::held(self.core, body, range, self.guard),
-            None => BodyReader::new(self.core, &self.object.extents, range, self.guard),
-        }
+        self.read_into(Memory::Shared, range)
+    }
+
+    /// Reads bytes `range` of the object for a body that is written meanwhile.
+    ///
+    /// # Errors
+    /// `Busy`: too many do so.
+    pub async fn read_to_copy(self, range: Range<u64>) -> Result<BodyReader<I>, Refusal> {
+        let memory = Memory::Own {
+            _held: self.core.hold_for_copy().await?,
+        };
+        Ok(self.read_into(memory, range))
+    }
+
+    fn read_into(self, memory: Memory, range: Range<u64>) -> BodyReader<I> {
+        BodyReader::new(self.core, self.object, self.body, range, memory, self.guard)
     }
 }
 
@@ -189,6 +206,11 @@ impl<I: Machine> Engine<I> {
     /// `Busy`.
     pub async fn hold_bytes(&self, bytes: usize) -> Result<HeldBytes, Refusal> {
         self.core.hold_bytes(bytes).await
+    }
+
+    /// Counts memory that a response has taken: those that ask for some afterwards wait until it is given back.
+    pub fn count_bytes(&self, bytes: usize) -> HeldBytes {
+        self.core.buffers.hold(bytes)
     }
 
     /// Bytes of memory that bodies on this core wait for.

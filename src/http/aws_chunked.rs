@@ -184,6 +184,15 @@ impl AwsChunkedDecoder {
         self.is_closed = true;
     }
 
+    /// How much data of the chunk is still to come, if that is what comes next: whoever gives exactly so much, or less,
+    /// gets it back as [`Item::Data`] whole.
+    pub fn data_left(&self) -> Option<u64> {
+        match self.state {
+            State::Data { remaining } => Some(remaining),
+            _ => None,
+        }
+    }
+
     /// Reads `input`, the bytes of the body that follow those consumed so far, up to the next item.
     /// The caller passes no byte from after the body: bytes after [`Item::End`] are an error.
     /// With nothing to read, [`Item::End`] is given again; an error is given again always.

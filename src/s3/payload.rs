@@ -1,8 +1,8 @@
 //! A body on its way into the store: decoded, hashed once while it is in cache, and verified.
 //!
 //! Nothing that [`Payload::fill`] gives counts until [`Payload::finish`] has said so: then every signature,
-//! digest and length that the request gave was right. A body without `aws-chunked` is received straight into
-//! the caller's memory; one with it is copied once, out of the buffer in which its chunks are found.
+//! digest and length that the request gave was right. A body's bytes are received straight into the caller's memory,
+//! but for those few with `aws-chunked` that come together with the head of their chunk: these are copied.
 
 use crate::engine::{BodyWriter, Engine, Machine};
 use crate::http::AwsChunkedDecoder;
@@ -19,8 +19,8 @@ use crate::s3::service::Receive;
 use ring::digest::{Context, SHA256};
 use std::ops::Range;
 
-/// Bytes of the buffer in which chunks are found.
-const CHUNK_BUFFER_BYTES: usize = 64 * 1024 + 512;
+/// Bytes of the buffer in which the heads of chunks and the trailers are found.
+const CHUNK_BUFFER_BYTES: usize = 4096;
 
 /// A body being read.
 pub struct Payload<'r, R> {
@@ -275,7 +275,7 @@ impl Chunks {
     fn new(expect: Expect, length: Option<u64>, signer: Option<Box<ChunkSigner>>) -> Chunks {
         Chunks {
             decoder: AwsChunkedDecoder::new(expect, length),
-            buffer: vec![0; CHUNK_BUFFER_BYTES.min(length.unwrap_or(u64::MAX).saturating_add(1024) as usize)],
+            buffer: vec![0; CHUNK_BUFFER_BYTES],
             left: 0..0,
             signer,
             chunk: None,
@@ -292,6 +292,11 @@ impl Chunks {
         dst: &mut [u8],
     ) -> S3Result<usize> {
         while !self.ended {
+            if self.left.is_empty()
+                && let Some(data_left) = self.decoder.data_left()
+            {
+                return self.receive_data(raw, data_left, dst).await;
+            }
             // Data is taken only as far as it fits, so that none is decoded twice.
             let window = self.left.start..self.left.end.min(self.left.start + dst.len());
             let step = self
@@ -305,11 +310,8 @@ impl Chunks {
                 Item::NeedMore => self.receive(raw).await?,
                 Item::Data(range) => {
                     let data = &self.buffer[start + range.start..start + range.end];
-                    if let Some((sha256, _)) = &mut self.chunk {
-                        sha256.update(data);
-                    }
                     dst[..data.len()].copy_from_slice(data);
-                    return Ok(data.len());
+                    return Ok(self.hash_chunk(&dst[..range.len()]));
                 }
                 Item::ChunkHead { signature, .. } => {
                     self.chunk = signature.map(|signature| (Context::new(&SHA256), signature));
@@ -328,6 +330,35 @@ impl Chunks {
             }
         }
         Ok(0)
+    }
+
+    /// Receives data of the chunk where it belongs, and what may follow the chunk's end into the buffer.
+    async fn receive_data<R: Receive>(
+        &mut self,
+        raw: &mut R,
+        data_left: u64,
+        dst: &mut [u8],
+    ) -> S3Result<usize> {
+        let wanted = dst.len().min(usize::try_from(data_left).unwrap_or(usize::MAX));
+        let beyond = match wanted as u64 == data_left {
+            true => &mut self.buffer[..],
+            false => &mut [],
+        };
+        let count = raw.receive_two(&mut dst[..wanted], beyond).await?;
+        self.left = 0..count.saturating_sub(wanted);
+        let data = &dst[..count.min(wanted)];
+        if data.is_empty() {
+            self.decoder.close();
+        }
+        self.decoder.step(data).map_err(chunk_error)?;
+        Ok(self.hash_chunk(data))
+    }
+
+    fn hash_chunk(&mut self, data: &[u8]) -> usize {
+        if let Some((sha256, _)) = &mut self.chunk {
+            sha256.update(data);
+        }
+        data.len()
     }
 
     /// The encoding has ended, and so must the body.

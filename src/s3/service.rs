@@ -76,7 +76,16 @@ pub trait Receive {
     ///
     /// # Errors
     /// The connection is then of no use but for an error response.
-    fn receive(&mut self, dst: &mut [u8]) -> impl Future<Output = Result<usize, ReceiveError>>;
+    fn receive(&mut self, dst: &mut [u8]) -> impl Future<Output = Result<usize, ReceiveError>> {
+        self.receive_two(dst, &mut [])
+    }
+
+    /// As [`Receive::receive`], and what fills `first` goes on in `second`.
+    fn receive_two(
+        &mut self,
+        first: &mut [u8],
+        second: &mut [u8],
+    ) -> impl Future<Output = Result<usize, ReceiveError>>;
 }
 
 /// Why a body does not come.

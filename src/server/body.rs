@@ -96,16 +96,24 @@ impl<'a> Body<'a> {
         }
     }
 
-    async fn receive_up_to(&mut self, length: u64, dst: &mut [u8]) -> Result<usize, ReceiveError> {
-        let wanted = dst.len().min(usize::try_from(length).unwrap_or(usize::MAX));
-        let dst = &mut dst[..wanted];
-        if dst.is_empty() {
+    async fn receive_up_to(
+        &mut self,
+        length: u64,
+        first: &mut [u8],
+        second: &mut [u8],
+    ) -> Result<usize, ReceiveError> {
+        let length_max = usize::try_from(length).unwrap_or(usize::MAX);
+        let wanted = first.len().min(length_max);
+        let first = &mut first[..wanted];
+        let wanted = second.len().min(length_max - wanted);
+        let second = &mut second[..wanted];
+        if first.is_empty() {
             return Ok(0);
         }
-        let received = match self.input.take(dst) {
+        let received = match self.input.take(first) {
             0 => {
                 self.invite().await?;
-                read(self.stream, self.watch, dst).await?
+                read(self.stream, self.watch, first, second).await?
             }
             taken => taken,
         };
@@ -137,7 +145,7 @@ impl<'a> Body<'a> {
                     self.input.consume(step.consumed);
                     if self.input.is_empty() {
                         self.invite().await?;
-                        let length = read(self.stream, self.watch, self.input.space()).await?;
+                        let length = read(self.stream, self.watch, self.input.space(), &mut []).await?;
                         self.input.filled(length);
                     }
                 }
@@ -171,11 +179,11 @@ impl Receive for Body<'_> {
         self.length
     }
 
-    async fn receive(&mut self, dst: &mut [u8]) -> Result<usize, ReceiveError> {
+    async fn receive_two(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<usize, ReceiveError> {
         let received = match self.rest {
-            _ if dst.is_empty() => Ok(0),
-            Rest::Length(length) => self.receive_up_to(length, dst).await,
-            Rest::Chunked(_) => self.receive_chunked(dst).await,
+            _ if first.is_empty() => Ok(0),
+            Rest::Length(length) => self.receive_up_to(length, first, second).await,
+            Rest::Chunked(_) => self.receive_chunked(first).await,
             Rest::End => Ok(0),
             Rest::Failed(error) => Err(error),
         };
@@ -187,9 +195,14 @@ impl Receive for Body<'_> {
     }
 }
 
-async fn read(stream: &mut Stream, watch: &Watch, dst: &mut [u8]) -> Result<usize, ReceiveError> {
+async fn read(
+    stream: &mut Stream,
+    watch: &Watch,
+    first: &mut [u8],
+    second: &mut [u8],
+) -> Result<usize, ReceiveError> {
     watch.enter(Phase::Body);
-    let read = stream.read(dst).await;
+    let read = stream.read_two(first, second).await;
     watch.enter(Phase::Serving);
     match (read, watch.ended()) {
         (Ok(length), _) if length > 0 => {

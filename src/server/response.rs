@@ -1,7 +1,8 @@
 //! Responses onto the wire.
 //!
 //! A head and what fits beside it leave in one system call. An object's bytes go from the buffer that the disk
-//! filled to the socket without a copy of ours, in pieces as they are verified.
+//! filled to the socket without a copy of ours, in pieces as they are verified. While a client takes nothing, none of
+//! its object's bytes are kept in memory: they are read again when it goes on.
 //!
 //! Invariant: what is announced is sent whole or the connection ends, so that a body cut short never looks
 //! like a whole one. A first piece that cannot be read becomes an error response: nothing was sent yet.
@@ -10,15 +11,16 @@ use super::Machine;
 use super::answer;
 use super::core::{Core, RequestId};
 use super::watch::{Phase, Watch};
-use crate::engine::{BodyReader, Piece};
+use crate::engine::{BodyReader, HeldBytes, Piece};
 use crate::http::{Head, Method, ResponseHead};
 use crate::io::Io;
 use crate::io::uring::Stream;
 use crate::limits::{BLOCKS_PER_IO, TURN_BYTES};
-use crate::s3::error::ErrorCode;
 use crate::s3::service::{HeaderLines, Response, ResponseBody};
 use std::io::{self, IoSlice};
 
+/// Bytes of a response in memory that are counted: what is shorter hardly exceeds what the socket takes at once.
+const COUNTED_BYTES_MIN: usize = 64 * 1024;
 /// Slices that go into one write: the head, and the blocks of one piece.
 const SLICES_MAX: usize = 1 + BLOCKS_PER_IO;
 
@@ -48,6 +50,7 @@ impl Writer<'_> {
             body,
         } = response;
         let is_head = self.head.is_some_and(|head| head.method() == Method::Head);
+        self.watch.holds(0);
         match body {
             ResponseBody::Empty => {
                 // RFC 9110 8.6: no length where there cannot be a body, and none of a 304's is known.
@@ -57,6 +60,7 @@ impl Writer<'_> {
             ResponseBody::HeadOnly { length } => self.send_with(status, &headers, Some(length), &[]).await,
             ResponseBody::Bytes(bytes) => {
                 let sent = if is_head { &[][..] } else { &bytes };
+                let _counted = self.count(sent.len());
                 self.send_with(status, &headers, Some(bytes.len() as u64), sent)
                     .await
             }
@@ -90,9 +94,9 @@ impl Writer<'_> {
     ) -> io::Result<()> {
         let first = match reader.next().await {
             Ok(first) => first,
-            Err(_) => {
+            Err(refusal) => {
                 let path = self.head.map_or("", Head::path);
-                let refused = answer::error(ErrorCode::InternalError.into(), path, self.request_id);
+                let refused = answer::error(refusal.into(), path, self.request_id);
                 let ResponseBody::Bytes(body) = &refused.body else {
                     return Err(short());
                 };
@@ -108,10 +112,15 @@ impl Writer<'_> {
         let mut lead: &[u8] = self.output;
         while let Some(piece) = next {
             remaining = remaining.checked_sub(piece.length() as u64).ok_or_else(short)?;
-            write_piece(self.stream, self.watch, lead, &piece).await?;
-            lead = &[];
+            let unsent = write_piece(self.stream, self.watch, &mut lead, &piece).await?;
             turn_bytes += piece.length();
             drop(piece);
+            if unsent > 0 {
+                reader.rewind(unsent);
+                remaining += unsent;
+                self.stream.writable().await?;
+                self.watch.enter(Phase::Serving);
+            }
             if remaining == 0 {
                 return Ok(());
             }
@@ -126,6 +135,13 @@ impl Writer<'_> {
         }
         // An object of no bytes: its head is still to be sent.
         write_all(self.stream, self.watch, &mut [IoSlice::new(lead)]).await
+    }
+
+    /// Counts what a long response holds of memory, so that it gives way when others need that and its client is slow.
+    fn count(&self, bytes: usize) -> Option<HeldBytes> {
+        let service = self.core.service().filter(|_| bytes > COUNTED_BYTES_MIN)?;
+        self.watch.holds(bytes);
+        Some(service.engine.count_bytes(bytes))
     }
 
     fn put_head(&mut self, status: u16, headers: &HeaderLines, length: Option<u64>) {
@@ -149,24 +165,41 @@ impl Writer<'_> {
     }
 }
 
+/// Writes `lead` and the piece; returns how many bytes of the piece are left because the peer took nothing for a while.
+/// What is left of `lead` stays in it.
 async fn write_piece(
     stream: &mut Stream,
     watch: &Watch,
-    lead: &[u8],
+    lead: &mut &[u8],
     piece: &Piece<Machine>,
-) -> io::Result<()> {
+) -> io::Result<u64> {
     let mut slices = [IoSlice::new(&[]); SLICES_MAX];
     slices[0] = IoSlice::new(lead);
     let mut count = 1;
     for slice in piece.slices() {
-        if count == SLICES_MAX {
-            write_all(stream, watch, &mut slices).await?;
-            count = 0;
-        }
         slices[count] = IoSlice::new(slice);
         count += 1;
     }
-    write_all(stream, watch, &mut slices[..count]).await
+    let mut slices = &mut slices[..count];
+    let mut written = 0;
+    let whole = lead.len() + piece.length();
+    while written < whole {
+        IoSlice::advance_slices(&mut slices, 0);
+        watch.enter(Phase::Sending);
+        let Some(step) = watch.until_cool(stream.write_vectored(slices)).await else {
+            break;
+        };
+        let step = step?;
+        watch.moved(step);
+        IoSlice::advance_slices(&mut slices, step);
+        written += step;
+    }
+    if written == whole {
+        watch.enter(Phase::Serving);
+    }
+    let of_lead = written.min(lead.len());
+    *lead = &lead[of_lead..];
+    Ok((piece.length() - (written - of_lead)) as u64)
 }
 
 /// Writes all of `slices`; as long as enough of it goes, the peer has time.

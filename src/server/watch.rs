@@ -4,8 +4,9 @@
 //! that are past their time, or whose peers are too slow, and ends what they wait for. That task lives only while
 //! there are connections, so an idle core is never woken. A time-out is therefore up to two intervals late.
 //!
-//! A slow body is in nobody's way until others wait for the memory that it holds: then it is ended. A connection
-//! without a request has its place until a new one needs it.
+//! A slow body is in nobody's way until others wait for the memory that it holds: then it is ended, and so is the reader
+//! of a response that is in memory whole. One who reads an object slowly holds none. A connection without a request has
+//! its place until a new one needs it.
 //!
 //! Invariant: what the hot path does here is to store an integer or two. No clock is read: time is the number
 //! of sweeps. A peer is judged only while it is waited for: what the server itself holds back is never slow.
@@ -111,8 +112,9 @@ pub struct Watch {
     entered: Cell<u32>,
     deadline: Cell<u32>,
     pace: Pace,
-    /// Bytes of the buffer that its body is received into, more or less.
-    body_holds: Cell<usize>,
+    /// Bytes of memory, more or less, that others have when it ends: of the buffer that its body is received into, or
+    /// of a response that cannot be made again. 0 while it has none.
+    holds: Cell<usize>,
     ended: Cell<Option<Ended>>,
     leaving: Cell<bool>,
     /// Who waits to be told that the connection has been idle for a while.
@@ -162,7 +164,7 @@ impl Watches {
             entered: Cell::new(0),
             deadline: Cell::new(NEVER),
             pace: Pace::default(),
-            body_holds: Cell::new(0),
+            holds: Cell::new(0),
             ended: Cell::new(None),
             leaving: Cell::new(false),
             on_cool: Cell::default(),
@@ -259,7 +261,7 @@ impl Watches {
         }
     }
 
-    /// Ends slow bodies if others have waited for buffers since the last sweep: as many as would have room.
+    /// Ends slow peers if others have waited for buffers since the last sweep: as many as would have room.
     fn relieve_shortage(&self) {
         let wanted = self.engine.get().map_or(0, Engine::wanted_buffer_bytes);
         let lasting = wanted.min(self.wanted_bytes.replace(wanted));
@@ -269,7 +271,7 @@ impl Watches {
         let missing = Cell::new(lasting);
         self.each(|watch| {
             if missing.get() > 0 && watch.is_in_the_way() {
-                missing.set(missing.get().saturating_sub(watch.body_holds.get()));
+                missing.set(missing.get().saturating_sub(watch.holds.get()));
                 watch.end(Ended::GaveWay);
             }
         });
@@ -303,6 +305,7 @@ impl Watch {
     /// The connection waits for its next request.
     pub fn await_request(&self) {
         self.pace.begin();
+        self.holds.set(0);
         self.enter(match self.is_of_reserve {
             true => Phase::Reserve,
             false => Phase::Idle,
@@ -319,7 +322,12 @@ impl Watch {
     /// A body of so many bytes comes, if that is known.
     pub fn body_begun(&self, length: Option<u64>) {
         let length = length.map_or(INLINE_BYTES_MAX, |length| length as usize);
-        self.body_holds.set(length.min(BLOCKS_PER_IO * BLOCK_BYTES));
+        self.holds.set(length.min(BLOCKS_PER_IO * BLOCK_BYTES));
+    }
+
+    /// From now on the connection holds so much memory of which others could make use.
+    pub fn holds(&self, bytes: usize) {
+        self.holds.set(bytes);
     }
 
     /// So many bytes of a body or response have moved.
@@ -381,9 +389,9 @@ impl Watch {
         matches!(self.phase.get(), Phase::Body | Phase::Sending)
     }
 
-    /// Whether it holds a body's buffer that others would fill sooner.
+    /// Whether it holds memory of which others would make use sooner.
     fn is_in_the_way(&self) -> bool {
-        self.phase.get() == Phase::Body && self.pace.is_too_slow_in_shortage()
+        self.waits_for_bytes() && self.holds.get() > 0 && self.pace.is_too_slow_in_shortage()
     }
 
     fn is_between_requests(&self) -> bool {

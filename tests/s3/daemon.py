@@ -3,6 +3,7 @@
 import http.client
 import itertools
 import os
+import re
 import shutil
 import signal
 import socket
@@ -76,6 +77,11 @@ class Daemon:
     @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    @property
+    def resident_bytes(self) -> int:
+        status = Path(f"/proc/{self.process.pid}/status").read_text()
+        return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
 
     def command(self) -> list[str]:
         listen = f"127.0.0.1:{self.port}"

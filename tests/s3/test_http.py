@@ -368,7 +368,7 @@ def test_malformed_chunks_are_refused_and_close(raw, s3, bucket, case):
 
 
 def test_a_chunk_that_declares_4_gib_costs_no_memory(raw, server, s3, bucket, stored):
-    before = memory_of(server) if server else 0
+    before = server.resident_bytes if server else 0
     headers = raw.signer.header(
         "PUT", path_of(bucket, "other"), {"host": raw.host, "transfer-encoding": "chunked"}, payload=UNSIGNED
     )
@@ -378,14 +378,8 @@ def test_a_chunk_that_declares_4_gib_costs_no_memory(raw, server, s3, bucket, st
             wire.send_or_closed(head("PUT", path_of(bucket, "other"), headers) + b"FFFFFFFF\r\n" + b"x" * 1000)
         assert_serving(raw, stored)
         if server:
-            assert memory_of(server) - before < 64 * MIB
+            assert server.resident_bytes - before < 64 * MIB
     assert not exists(s3, bucket, "other")
-
-
-def memory_of(server) -> int:
-    """Resident bytes of the daemon."""
-    status = open(f"/proc/{server.process.pid}/status").read()
-    return int(re.search(r"VmRSS:\s+(\d+) kB", status)[1]) * 1024
 
 
 HEADS = {

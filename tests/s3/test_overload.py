@@ -1,6 +1,7 @@
 """Clients that are slow, and clients that are too many: who is ended, who is not, and what they are told."""
 
 import contextlib
+import socket
 import threading
 import time
 
@@ -169,6 +170,54 @@ def test_slow_small_bodies_hold_no_more_memory_than_there_is(own_daemon):
             wire.send(head("PUT", target, raw.signed("PUT", target, body)) + body[:1000])
         assert raw.request("PUT", path_of("scarce", "quick"), body).status == 200
         assert body_of(s3, "scarce", "quick") == body
+    daemon.stop()
+
+
+def test_readers_that_take_nothing_hold_no_memory_and_go_on_where_they_were(own_daemon):
+    """What was read for a client that stopped taking it is given back, and read again when it goes on."""
+    stalled, size = 400, 24 * MIB
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    large = pattern(size)
+    s3.put_object(Bucket="scarce", Key="large", Body=large)
+    target = path_of("scarce", "large")
+    request = head("GET", target, raw.signed("GET", target))
+    before = daemon.resident_bytes
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(raw.connect(timeout=60)) for _ in range(stalled)]
+        for wire in wires:
+            wire.send(request)
+        # Others are served meanwhile, though 400 pieces of 256 KiB are more than a core has.
+        assert body_of(s3, "scarce", "large") == large
+        s3.put_object(Bucket="scarce", Key="new", Body=large)
+        wait_until(lambda: daemon.resident_bytes < before + 110 * MIB, 20, "buffers are given back")
+        for wire in wires[:: stalled // 4]:
+            answer = wire.response()
+            assert answer.status == 200 and answer.body == large
+    daemon.stop()
+
+
+def test_listings_that_nobody_reads_give_way_to_those_that_wait_for_memory(own_daemon):
+    """A page of 1,000 long keys of quotes is of 6 MiB: ten of them are all that a core has."""
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    together(16, lambda index: [
+        s3.put_object(Bucket="scarce", Key=f"{index:02}{number:04}" + '"' * 1000) for number in range(63)
+    ])  # fmt: skip
+    target = "/scarce?list-type=2"
+    before = daemon.resident_bytes
+    with contextlib.ExitStack() as stack:
+        for _ in range(60):
+            wire = stack.enter_context(raw.connect(timeout=60))
+            # Else the sockets' buffers have room for more of it.
+            wire.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            wire.send(head("GET", target, raw.signed("GET", target)))
+        put, body = path_of("scarce", "new"), pattern(3 * MIB)
+        wait_until(lambda: raw.request("PUT", put, body).status == 200, 60, "another client is served")
+        assert body_of(s3, "scarce", "new") == body
+        assert daemon.resident_bytes < before + 110 * MIB
     daemon.stop()
 
 

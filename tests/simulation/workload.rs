@@ -569,6 +569,13 @@ impl Client {
                         assert!(content.is_at(at, slice), "wrong bytes at {at} of {content:?}");
                         at += slice.len() as u64;
                     }
+                    // Its client took only some of the piece for a while.
+                    if self.chance(8) {
+                        let unsent = self.rng.below(piece.length() as u64 + 1);
+                        drop(piece);
+                        reader.rewind(unsent);
+                        at -= unsent;
+                    }
                 }
                 Ok(None) => break,
                 Err(Refusal::DiskFailed) if self.shared.traits.disk_may_fail => {

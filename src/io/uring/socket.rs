@@ -19,7 +19,7 @@ use futures_util::future::{Either, select};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, IoSlice, Read, Write};
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsRawFd;
 use std::pin::pin;
@@ -194,14 +194,33 @@ impl Stream {
     ///
     /// Dropped early, it has read nothing.
     pub async fn read(&mut self, dst: &mut [u8]) -> io::Result<usize> {
+        self.read_two(dst, &mut []).await
+    }
+
+    /// Completes when there is something to read, or the end of the stream. It needs no memory to read
+    /// into, so that a connection which waits for its next request holds none.
+    pub async fn readable(&mut self) -> io::Result<()> {
+        self.drained = false;
+        self.ring.readable(&self.socket).await
+    }
+
+    /// Reads what has come into `first`, and what is left of it into `second`; else as [`Stream::read`].
+    pub async fn read_two(&mut self, first: &mut [u8], second: &mut [u8]) -> io::Result<usize> {
         if self.drained {
             self.drained = false;
             self.ring.readable(&self.socket).await?;
         }
+        let room = first.len() + second.len();
         loop {
-            match self.tcp().read(dst) {
+            let read = match second {
+                [] => self.tcp().read(first),
+                _ => self
+                    .tcp()
+                    .read_vectored(&mut [IoSliceMut::new(first), IoSliceMut::new(second)]),
+            };
+            match read {
                 Ok(length) => {
-                    self.drained = length < dst.len();
+                    self.drained = length < room;
                     return Ok(length);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
@@ -213,11 +232,9 @@ impl Stream {
         }
     }
 
-    /// Completes when there is something to read, or the end of the stream. It needs no memory to read
-    /// into, so that a connection which waits for its next request holds none.
-    pub async fn readable(&mut self) -> io::Result<()> {
-        self.drained = false;
-        self.ring.readable(&self.socket).await
+    /// Completes when there is room to write, or an error: the next write tells.
+    pub async fn writable(&self) -> io::Result<()> {
+        self.ring.writable(&self.socket).await
     }
 
     /// Writes some of `slices`, which hold at least a byte; gives how many bytes, at least one.

@@ -732,12 +732,11 @@ mod tests {
     #[test]
     fn a_directory_in_memory_is_refused_before_anything_is_made() {
         let memory = Path::new("/dev/shm");
-        let stat = rustix::fs::statfs(memory).unwrap();
-        assert_eq!(
-            i128::from(stat.f_type),
-            FILE_SYSTEMS_IN_MEMORY[0].0,
-            "/dev/shm is a tmpfs"
-        );
+        let tmpfs = FILE_SYSTEMS_IN_MEMORY[0].0;
+        if !rustix::fs::statfs(memory).is_ok_and(|stat| i128::from(stat.f_type) == tmpfs) {
+            eprintln!("/dev/shm is no tmpfs here: nothing to refuse");
+            return;
+        }
         let dir = memory.join(format!("weft-test-{}/deep/down", std::process::id()));
         let refused = Volume::open(&dir, Some(256 * MIB)).unwrap_err();
         assert!(

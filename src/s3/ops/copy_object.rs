@@ -229,7 +229,7 @@ async fn copy_bytes<I: Machine>(
             "The specified copy source is larger than the maximum allowable size for a copy source: {PUT_BYTES_MAX}"
         )));
     }
-    let mut reader = found.read(range);
+    let mut reader = found.read_to_copy(range).await?;
     let mut writer = service.engine.receive_body(Some(length));
     let mut md5 = Md5::new();
     let mut hasher = wanted.map(Hasher::new);

@@ -5,7 +5,7 @@ use crate::engine::{Bucket, KeyPage, KeyWalk, Machine, Summary, WalkItem};
 use crate::s3::error::{S3Error, S3Result};
 use crate::s3::names::BucketName;
 use crate::s3::ops::continuation_token::{self, Scope};
-use crate::s3::ops::view;
+use crate::s3::ops::{hold_page, view};
 use crate::s3::refusal::etag;
 use crate::s3::request::Request;
 use crate::s3::service::{Response, Service};
@@ -29,6 +29,7 @@ pub async fn list_objects_v2<I: Machine>(
         None => start_after.map(<[u8]>::to_vec),
     };
     let listing = Listing::read(request, "max-keys")?;
+    let _held = hold_page(service, listing.max).await?;
     let page = listing.walk(service, &bucket, after).await;
     let next = page.items.last().filter(|_| page.truncated);
     let next = next.map(|last| continuation_token::seal(&service.token_key, scope, last.name()));
@@ -52,6 +53,7 @@ pub async fn list_objects_v1<I: Machine>(
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name)?;
     let listing = Listing::read(request, "max-keys")?;
+    let _held = hold_page(service, listing.max).await?;
     let marker = request.query.get("marker").unwrap_or("").as_bytes();
     let page = listing.walk(service, &bucket, some_text(marker)).await;
     let head = listing.head(name, &page, Some(service.owner()));
@@ -72,6 +74,7 @@ pub async fn list_versions<I: Machine>(
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name)?;
     let listing = Listing::read(request, "max-keys")?;
+    let _held = hold_page(service, listing.max).await?;
     let key_marker = request.query.get("key-marker").unwrap_or("").as_bytes();
     let version_id_marker = request.query.get("version-id-marker").unwrap_or("").as_bytes();
     if key_marker.is_empty() && !version_id_marker.is_empty() {

@@ -4,7 +4,7 @@ use crate::engine::Machine;
 use crate::limits::PARTS_MAX;
 use crate::s3::conditions::ETag;
 use crate::s3::error::S3Result;
-use crate::s3::ops::{upload_id, view};
+use crate::s3::ops::{hold_page, upload_id, view};
 use crate::s3::request::{ObjectName, Request};
 use crate::s3::service::{Response, Service};
 use crate::s3::xml::responses::{self, PartView, PartsPage};
@@ -20,6 +20,7 @@ pub async fn list_parts<I: Machine>(
     let max = request.page_size("max-parts")?;
     let marker = request.number::<u32>("part-number-marker")?.unwrap_or(0);
     let after = u16::try_from(marker).unwrap_or(PARTS_MAX).min(PARTS_MAX);
+    let _held = hold_page(service, max).await?;
     let page = service
         .engine
         .list_parts(bucket.id, name.key.as_bytes(), upload, after, max)

@@ -5,7 +5,7 @@ use crate::limits::PAGE_MAX;
 use crate::s3::error::{S3Error, S3Result};
 use crate::s3::names::BucketName;
 use crate::s3::ops::list_objects::key_encoding;
-use crate::s3::ops::{upload_id, view};
+use crate::s3::ops::{hold_page, upload_id, view};
 use crate::s3::request::Request;
 use crate::s3::service::{Response, Service};
 use crate::s3::xml::responses::{self, UploadView, UploadsPage};
@@ -32,6 +32,7 @@ pub async fn list_uploads<I: Machine>(
         after: (!key_marker.is_empty()).then(|| key_marker.as_bytes().to_vec()),
         max: request.page_size("max-uploads")?,
     };
+    let _held = hold_page(service, walk.max).await?;
     let folded = fold(service, bucket.id, &walk, after_upload).await;
 
     let ids: Vec<String> = folded

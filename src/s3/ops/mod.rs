@@ -19,14 +19,23 @@ pub mod upload_part;
 mod continuation_token;
 mod upload_id;
 
+use crate::engine::{HeldBytes, Machine};
+use crate::limits::LISTING_ENTRY_BYTES;
 use crate::s3::checksum::Checksum;
+use crate::s3::error::S3Result;
 use crate::s3::metadata::AttributesView;
+use crate::s3::service::Service;
 
 const STORED: &str = "attributes are stored as they were encoded";
 
 /// The attributes that an operation stored.
 fn view(attributes: &[u8]) -> AttributesView<'_> {
     AttributesView::parse(attributes).expect(STORED)
+}
+
+/// Waits for the memory of a page of so many entries, before it is made. The response is counted by who sends it.
+async fn hold_page<I: Machine>(service: &Service<I>, entries: usize) -> S3Result<HeldBytes> {
+    Ok(service.engine.hold_bytes(entries * LISTING_ENTRY_BYTES).await?)
 }
 
 /// The header of a checksum: its name and value.
