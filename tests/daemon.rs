@@ -302,6 +302,20 @@ fn a_second_daemon_is_refused_before_it_takes_the_port() {
     );
 }
 
+/// The kernel ends the writes of a killed process after the process. Its lock must last as long, so every ring holds it.
+#[test]
+fn the_lock_is_held_by_what_outlives_the_process() {
+    let daemon = Daemon::start();
+    let fdinfo = format!("/proc/{}/fdinfo", daemon.child.id());
+    let infos = fs::read_dir(fdinfo).unwrap();
+    let infos = infos.map(|info| fs::read_to_string(info.unwrap().path()).unwrap_or_default());
+    let rings: Vec<String> = infos.filter(|info| info.contains("UserFiles")).collect();
+    assert!(!rings.is_empty());
+    for ring in rings {
+        assert!(ring.contains("weft.lock"), "{ring}");
+    }
+}
+
 #[test]
 fn the_report_is_short_and_holds_no_secret() {
     let daemon = Daemon::start();

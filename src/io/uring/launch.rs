@@ -200,6 +200,8 @@ fn machine<M: Send + 'static>(
     ring: &Rc<Ring>,
     tasks: &Tasks,
 ) -> io::Result<Machine<M>> {
+    // The next daemon's writes must not meet the last of this one's.
+    ring.keep_open(shared.volume.lock_file())?;
     let pool = Rc::new(Pool::default());
     let (timers, keeping_time) = Timers::new(ring, &pool)?;
     let (mesh, emptying_inbox) = ends.connect(ring, &pool)?;

@@ -100,6 +100,15 @@ impl Ring {
         }))
     }
 
+    /// Keeps `file` open until the last operation of this ring has ended, however its process does: a killed process is
+    /// gone, and its locks with it, while the kernel still has writes of its in flight.
+    pub(super) fn keep_open(&self, file: &File) -> io::Result<()> {
+        self.uring
+            .borrow()
+            .submitter()
+            .register_files(&[file.as_raw_fd()])
+    }
+
     /// Reads into `buffer` what `file` has at `offset`; gives how many bytes came.
     ///
     /// Dropped early, it reads all the same, into memory that nobody sees.

@@ -4,7 +4,7 @@
 //! with the directory is one line on the terminal. What is in it:
 //!
 //! ```text
-//! DIR/weft.lock              flock'ed for as long as a daemon runs; holds its pid as text
+//! DIR/weft.lock              flock'ed for as long as a daemon runs or a write of its is in flight; holds its pid as text
 //! DIR/superblock             the layout below
 //! DIR/segments/%08x.seg      one segment each, at its full size
 //! DIR/segments/%08x.seg.new  a segment being made; removed at the next start
@@ -38,6 +38,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Bytes of the smallest volume.
 pub const CAPACITY_BYTES_MIN: u64 = 256 << 20;
@@ -49,6 +51,9 @@ const SEGMENTS_MAX: u64 = 1 << 24;
 const CAPACITY_DEFAULT_PERCENT: u64 = 80;
 
 const LOCK_NAME: &str = "weft.lock";
+/// How long the writes of a process that is gone are waited for.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+const LOCK_RETRY_DELAY: Duration = Duration::from_millis(5);
 const SUPERBLOCK_NAME: &str = "superblock";
 const SUPERBLOCK_NEW_NAME: &str = "superblock.new";
 const SEGMENTS_NAME: &str = "segments";
@@ -84,8 +89,8 @@ pub struct Volume {
     dir: PathBuf,
     superblock: Superblock,
     lacking_bytes: u64,
-    // Held, never read: closing it gives the directory up.
-    _lock: File,
+    /// Closing it, and all rings that keep it open, gives the directory up.
+    lock: File,
 }
 
 /// Why a data directory cannot be used. Each is one line that says what to do.
@@ -163,7 +168,7 @@ impl Volume {
             dir: dir.to_owned(),
             superblock,
             lacking_bytes: bytes_to_take.saturating_sub(free_bytes(dir)?),
-            _lock: lock,
+            lock,
         })
     }
 
@@ -190,6 +195,10 @@ impl Volume {
     /// This run's epoch: higher than that of every run before.
     pub fn boot_epoch(&self) -> u32 {
         self.superblock.boot_epoch
+    }
+
+    pub(super) fn lock_file(&self) -> &File {
+        &self.lock
     }
 
     /// The directory as it was given.
@@ -360,24 +369,42 @@ fn lock(dir: &Path) -> Result<File, VolumeError> {
         .truncate(false)
         .open(&path)
         .map_err(during("open", &path))?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => {
-            let mut text = String::new();
-            let read = (&file).take(16).read_to_string(&mut text);
-            let pid = read.ok().and_then(|_| text.trim().parse().ok());
-            return Err(VolumeError::InUse {
-                dir: dir.to_owned(),
-                pid,
-            });
+    let since = Instant::now();
+    loop {
+        match file.try_lock() {
+            Ok(()) => break,
+            Err(TryLockError::WouldBlock) => {
+                let pid = pid_in(&file);
+                // What a process that is gone has in flight still holds it.
+                if pid.is_none_or(is_running) || since.elapsed() > LOCK_PATIENCE {
+                    let dir = dir.to_owned();
+                    return Err(VolumeError::InUse { dir, pid });
+                }
+                thread::sleep(LOCK_RETRY_DELAY);
+            }
+            Err(TryLockError::Error(source)) => return Err(during("lock", &path)(source)),
         }
-        Err(TryLockError::Error(source)) => return Err(during("lock", &path)(source)),
     }
     let pid = format!("{}\n", std::process::id());
     file.set_len(0)
         .and_then(|()| file.write_all_at(pid.as_bytes(), 0))
         .map_err(during("write", &path))?;
     Ok(file)
+}
+
+fn pid_in(file: &File) -> Option<u32> {
+    let mut text = [0; 16];
+    let length = file.read_at(&mut text, 0).ok()?;
+    std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()
+}
+
+/// Whether there is such a process, and it has not ended (proc(5): states Z and X).
+fn is_running(pid: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat"));
+    let state = stat
+        .ok()
+        .and_then(|stat| stat.rsplit_once(") ")?.1.chars().next());
+    state.is_some_and(|state| !matches!(state, 'Z' | 'X'))
 }
 
 /// Looks at the directory, or at where it will be made.
