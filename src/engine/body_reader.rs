@@ -4,16 +4,16 @@
 //! memory has room, and given in order. A reader whose client takes nothing gives all of that back ([`BodyReader::rewind`])
 //! and reads it again when it goes on.
 //!
-//! Invariant: the guard that the lookup was made under is held until the reader is dropped, so what it reads stays where
-//! it is, however long it takes.
+//! Invariant: the segments that it reads are pinned, before the lookup's guard goes and until the reader is dropped: what
+//! it reads stays where it is, however long it takes.
 
 use crate::engine::Machine;
 use crate::engine::budget::HeldBytes;
 use crate::engine::core::Core;
 use crate::engine::entry::{Extent, Layout, Object};
 use crate::engine::message::Refusal;
-use crate::engine::reads::ReadGuard;
-use crate::io::DISK_ALIGN_BYTES;
+use crate::engine::reads::{Pins, ReadGuard};
+use crate::io::{DISK_ALIGN_BYTES, SegmentId};
 use crate::limits::{BLOCK_HEADER_BYTES, BLOCKS_PER_IO, BODY_IO_DEPTH};
 use crate::log::{BlockRange, BlockSlice, block_payload_length, block_range, body_crc32};
 use futures_util::StreamExt;
@@ -37,7 +37,7 @@ pub struct BodyReader<I: Machine> {
     reads: Option<FuturesOrdered<Read<I>>>,
     /// Something was given: it is too late for a refusal.
     begun: bool,
-    _guard: ReadGuard,
+    _pins: Pins,
 }
 
 /// Where a reader's memory comes from.
@@ -105,7 +105,7 @@ impl<I: Machine> Piece<I> {
 }
 
 impl<I: Machine> BodyReader<I> {
-    /// Reads bytes `range` of `object`, whose whole body may be in memory; the guard keeps its extents in place.
+    /// Reads bytes `range` of `object`, whose whole body may be in memory; the guard has kept its extents in place.
     pub fn new(
         core: Rc<Core<I>>,
         object: Rc<Object>,
@@ -114,6 +114,7 @@ impl<I: Machine> BodyReader<I> {
         memory: Memory,
         guard: ReadGuard,
     ) -> BodyReader<I> {
+        let pins = guard.pin(segments(&object.extents, &range));
         let plan = match body {
             Some(body) => VecDeque::from([Planned::Held {
                 body,
@@ -129,7 +130,7 @@ impl<I: Machine> BodyReader<I> {
             plan,
             reads: None,
             begun: false,
-            _guard: guard,
+            _pins: pins,
         }
     }
 
@@ -246,29 +247,37 @@ impl<I: Machine> BodyReader<I> {
     }
 }
 
-/// The reads of bytes `range` of what `extents` hold.
-fn plan(extents: &[Extent], range: &Range<u64>) -> VecDeque<Planned> {
-    let mut plan = VecDeque::new();
+/// The extents that bytes `range` lie in, and which of their bytes.
+fn within(extents: &[Extent], range: &Range<u64>) -> impl Iterator<Item = (Extent, Range<u64>)> {
     let mut at = 0;
-    for &extent in extents {
+    let parts = extents.iter().map(move |&extent| {
         let length = u64::from(extent.length);
         let start = range.start.clamp(at, at + length) - at;
         let end = range.end.clamp(at, at + length) - at;
         at += length;
-        if start < end {
-            plan.push_back(match extent.layout {
-                Layout::Inline => Planned::Inline {
-                    extent,
-                    wanted: start..end,
-                },
-                Layout::Blocks => Planned::Blocks {
-                    extent,
-                    blocks: block_range(length, start..end),
-                },
-            });
-        }
-    }
-    plan
+        (extent, start..end)
+    });
+    parts.filter(|(_, wanted)| !wanted.is_empty())
+}
+
+/// The reads of bytes `range` of what `extents` hold.
+fn plan(extents: &[Extent], range: &Range<u64>) -> VecDeque<Planned> {
+    let reads = within(extents, range).map(|(extent, wanted)| match extent.layout {
+        Layout::Inline => Planned::Inline { extent, wanted },
+        Layout::Blocks => Planned::Blocks {
+            extent,
+            blocks: block_range(u64::from(extent.length), wanted),
+        },
+    });
+    reads.collect()
+}
+
+/// The segments that bytes `range` lie in; one that comes up again behind another is named again.
+fn segments(extents: &[Extent], range: &Range<u64>) -> impl Iterator<Item = SegmentId> {
+    let mut last = None;
+    within(extents, range)
+        .map(|(extent, _)| extent.segment)
+        .filter(move |&segment| last.replace(segment) != Some(segment))
 }
 
 /// The aligned bytes of its segment that a small body lies within.

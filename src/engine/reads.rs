@@ -1,15 +1,18 @@
 //! Reads in flight on one core, so that a segment is reused only when nobody reads it.
 //!
-//! A read is under a guard from before its lookup until its last byte was read. Core 0 retires a segment that
-//! holds nothing live; each core answers when every guard that existed at that moment is gone. A guard taken
-//! later cannot meet the segment: the index no longer leads there.
+//! A lookup is under a guard from before it asks until it is known where the bytes lie; then the segments that will be
+//! read are pinned, and the guard goes. Core 0 retires a segment that holds nothing live; each core answers when every
+//! guard that existed at that moment is gone, and every pin of that segment. A guard taken later cannot meet the
+//! segment: the index no longer leads there.
+//!
+//! Guards are short: a slow reader holds the segments that it reads, and no others.
 
 use crate::io::SegmentId;
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
-/// The guards of one core, by generation: a generation ends when a segment is retired.
+/// The guards and pins of one core. Guards count by generation: a generation ends when a segment is retired.
 #[derive(Default)]
 pub struct Reads {
     state: RefCell<State>,
@@ -21,6 +24,10 @@ struct State {
     first: u64,
     /// Guards open in each generation, oldest first; the last one is current.
     open: VecDeque<Generation>,
+    /// How many reads of each segment are in flight.
+    pins: BTreeMap<SegmentId, usize>,
+    /// Segments that only pins keep from being reported.
+    pinned: BTreeSet<SegmentId>,
 }
 
 #[derive(Default)]
@@ -69,14 +76,47 @@ impl Reads {
 }
 
 impl State {
+    /// Segments whose guards are gone, and that nobody reads; those that are still read are kept for the last pin.
     fn collect(&mut self) -> Vec<SegmentId> {
         let mut over = Vec::new();
         while self.open.len() > 1 && self.open[0].guards == 0 {
-            over.extend(self.open[0].retiring);
+            match self.open[0].retiring {
+                Some(segment) if self.pins.contains_key(&segment) => drop(self.pinned.insert(segment)),
+                Some(segment) => over.push(segment),
+                None => {}
+            }
             self.open.pop_front();
             self.first += 1;
         }
         over
+    }
+
+    /// Takes one pin off; gives whether the segment waited for that.
+    fn unpin(&mut self, segment: SegmentId) -> bool {
+        let pins = self.pins.get_mut(&segment).expect("a pin is counted");
+        *pins -= 1;
+        if *pins > 0 {
+            return false;
+        }
+        self.pins.remove(&segment);
+        self.pinned.remove(&segment)
+    }
+}
+
+impl ReadGuard {
+    /// Keeps these segments in place, and lets the others go.
+    pub fn pin(self, segments: impl Iterator<Item = SegmentId>) -> Pins {
+        let segments: Box<[SegmentId]> = segments.collect();
+        let mut state = self.reads.state.borrow_mut();
+        for &segment in &segments {
+            *state.pins.entry(segment).or_default() += 1;
+        }
+        drop(state);
+        Pins {
+            reads: self.reads.clone(),
+            segments,
+            over: self.over.clone(),
+        }
     }
 }
 
@@ -90,6 +130,24 @@ impl Drop for ReadGuard {
         };
         for segment in over {
             (self.over)(segment);
+        }
+    }
+}
+
+/// Holds segments in place that are read.
+pub struct Pins {
+    reads: Rc<Reads>,
+    segments: Box<[SegmentId]>,
+    over: OnRetired,
+}
+
+impl Drop for Pins {
+    fn drop(&mut self) {
+        for &segment in &self.segments {
+            let is_over = self.reads.state.borrow_mut().unpin(segment);
+            if is_over {
+                (self.over)(segment);
+            }
         }
     }
 }
@@ -116,5 +174,27 @@ mod tests {
         drop(early);
         assert_eq!(*told.borrow(), [SegmentId(2), SegmentId(3)]);
         assert_eq!(reads.retire(SegmentId(4)), [SegmentId(4)]);
+    }
+
+    #[test]
+    fn a_read_holds_its_segments_and_no_others() {
+        let reads = Rc::new(Reads::default());
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let over: OnRetired = {
+            let told = told.clone();
+            Rc::new(move |segment| told.borrow_mut().push(segment))
+        };
+        let twice = [SegmentId(1), SegmentId(2), SegmentId(1)];
+        let pins = reads.guard(&over).pin(twice.into_iter());
+        let late = reads.guard(&over).pin([SegmentId(2)].into_iter());
+        assert_eq!(reads.retire(SegmentId(3)), [SegmentId(3)]);
+        assert_eq!(reads.retire(SegmentId(1)), []);
+        assert_eq!(reads.retire(SegmentId(2)), []);
+        drop(pins);
+        assert_eq!(*told.borrow(), [SegmentId(1)]);
+        drop(late);
+        assert_eq!(*told.borrow(), [SegmentId(1), SegmentId(2)]);
+        // In their next lives they are as others.
+        assert_eq!(reads.retire(SegmentId(1)), [SegmentId(1)]);
     }
 }

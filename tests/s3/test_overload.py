@@ -221,6 +221,23 @@ def test_listings_that_nobody_reads_give_way_to_those_that_wait_for_memory(own_d
     daemon.stop()
 
 
+def test_a_slow_reader_holds_the_segments_that_it_reads_and_no_others(own_daemon):
+    daemon = own_daemon("--cores", "2", capacity="256MiB").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="narrow")
+    read, written = pattern(24 * MIB), pattern(4 * MIB, 1)
+    s3.put_object(Bucket="narrow", Key="read", Body=read)
+    with raw.connect(timeout=60) as wire:
+        target = path_of("narrow", "read")
+        wire.send(head("GET", target, raw.signed("GET", target)))
+        assert wire.socket.recv(100, socket.MSG_PEEK)
+        # Three times what the volume holds: each overwritten body must give its room back.
+        for _ in range(200):
+            s3.put_object(Bucket="narrow", Key="written", Body=written)
+        assert wire.response().body == read
+    daemon.stop()
+
+
 # --- connections
 
 
