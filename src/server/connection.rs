@@ -22,9 +22,6 @@ use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 
-/// Bytes read away at a time from a connection that is about to be closed.
-const LINGER_READ_BYTES: usize = 64 * 1024;
-
 /// Serves `stream` until one side closes it.
 pub async fn serve(core: Rc<Core>, mut stream: Stream, watch: Rc<Watch>) {
     loop {
@@ -239,16 +236,16 @@ impl Connection<'_> {
     }
 }
 
-/// Tells the peer that nothing more comes, and reads what it still sends, within bounds.
+/// Tells the peer that nothing more comes, and reads what it still sends, within bounds. It holds no memory: whoever
+/// sends bytes that nobody wants needs no credentials for it.
 async fn linger(core: &Core, stream: &mut Stream, watch: &Watch) {
     watch.enter(Phase::Lingering);
     if stream.shutdown(Shutdown::Write).is_err() {
         return;
     }
-    let mut discarded = vec![0; LINGER_READ_BYTES];
     let (mut total, mut turn) = (0, 0);
     while total < LINGER_BYTES_MAX {
-        match stream.read(&mut discarded).await {
+        match stream.discard(TURN_BYTES).await {
             Ok(length) if length > 0 => (total, turn) = (total + length, turn + length),
             _ => return,
         }

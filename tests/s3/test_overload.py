@@ -221,6 +221,22 @@ def test_listings_that_nobody_reads_give_way_to_those_that_wait_for_memory(own_d
     daemon.stop()
 
 
+def test_what_refused_clients_still_send_takes_no_memory(own_daemon):
+    daemon = own_daemon("--cores", "1").start()
+    raw = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY))
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(raw.connect()) for _ in range(1000)]
+        before = daemon.resident_bytes
+        for wire in wires:
+            wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert {wire.response().refusal for wire in wires} == {(400, "BadRequest")}
+        for wire in wires:
+            wire.send(bytes(60_000))
+        assert raw.send("GET", "/-/live", {}).status == 200
+        assert daemon.resident_bytes < before + 24 * MIB
+    daemon.stop()
+
+
 # --- connections
 
 
