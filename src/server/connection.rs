@@ -87,14 +87,26 @@ impl Connection<'_> {
                 Arrival::Refused(error) => {
                     let response = answer::refused_head(error, &request_id);
                     let sent = self
-                        .writer(&mut buffers.output, &request_id, None, After::Linger)
+                        .writer(
+                            &mut buffers.output,
+                            &request_id,
+                            None,
+                            Phase::Telling,
+                            After::Linger,
+                        )
                         .send(response);
                     sent.await.map(|()| After::Linger)
                 }
                 Arrival::Ended(why) => {
                     let response = answer::ended_head(why, &request_id);
                     let sent = self
-                        .writer(&mut buffers.output, &request_id, None, After::Close)
+                        .writer(
+                            &mut buffers.output,
+                            &request_id,
+                            None,
+                            Phase::Telling,
+                            After::Close,
+                        )
                         .send(response);
                     sent.await.map(|()| After::Close)
                 }
@@ -168,13 +180,22 @@ impl Connection<'_> {
             head,
         );
         let is_of_reserve = self.watch.is_of_reserve();
-        let response = match (answer::health(self.core, head), self.core.service()) {
-            (Some(response), _) => response,
-            (None, _) if is_of_reserve => answer::no_room(head.path(), request_id),
-            (None, Some(service)) => s3::serve(service, head, &mut body, request_id.as_str()).await,
-            (None, None) => answer::not_started(head, request_id),
+        let (response, phase) = match (answer::health(self.core, head), self.core.service()) {
+            (Some(response), _) => (response, Phase::Telling),
+            (None, _) if is_of_reserve => (answer::no_room(head.path(), request_id), Phase::Telling),
+            (None, Some(service)) => {
+                let response = s3::serve(service, head, &mut body, request_id.as_str()).await;
+                // What was not refused was asked for by somebody known.
+                let phase = if response.status < 400 {
+                    Phase::Sending
+                } else {
+                    Phase::Telling
+                };
+                (response, phase)
+            }
+            (None, None) => (answer::not_started(head, request_id), Phase::Telling),
         };
-        body.invite_nothing().await;
+        body.invite_nothing(phase).await;
         let unread = body.unread();
         let after = match unread {
             Unread::Unknown => After::Linger,
@@ -186,7 +207,7 @@ impl Connection<'_> {
             }
             Unread::Bytes(_) | Unread::Nothing => After::Idle,
         };
-        self.writer(&mut buffers.output, request_id, Some(head), after)
+        self.writer(&mut buffers.output, request_id, Some(head), phase, after)
             .send(response)
             .await?;
         match (after, unread) {
@@ -204,6 +225,7 @@ impl Connection<'_> {
         output: &'a mut Vec<u8>,
         request_id: &'a RequestId,
         head: Option<&'a Head>,
+        phase: Phase,
         after: After,
     ) -> Writer<'a> {
         Writer {
@@ -213,6 +235,7 @@ impl Connection<'_> {
             output,
             request_id,
             head,
+            phase,
             closes: after != After::Idle,
         }
     }

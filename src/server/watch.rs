@@ -46,6 +46,8 @@ pub enum Phase {
     Serving,
     /// Room to send a response.
     Sending,
+    /// Room to send a refusal, or what needs no credentials: nothing is lost but the words.
+    Telling,
     /// The peer's end of the stream, before closing.
     Lingering,
 }
@@ -58,7 +60,7 @@ impl Phase {
             Phase::Head => Some(HEAD_TIMEOUT),
             Phase::Lingering => Some(LINGER_TIMEOUT),
             // By their pace.
-            Phase::Body | Phase::Sending => None,
+            Phase::Body | Phase::Sending | Phase::Telling => None,
             Phase::Serving => None,
         }
     }
@@ -66,7 +68,7 @@ impl Phase {
     /// Whether nothing is lost but time if the connection ends.
     fn gives_way(self) -> bool {
         match self {
-            Phase::Idle | Phase::Reserve | Phase::Head | Phase::Lingering => true,
+            Phase::Idle | Phase::Reserve | Phase::Head | Phase::Telling | Phase::Lingering => true,
             Phase::Body | Phase::Serving | Phase::Sending => false,
         }
     }
@@ -372,7 +374,7 @@ impl Watch {
         match self.phase.get() {
             Phase::Body => self.pace.wait_a_second(0),
             // What fits into the socket was not taken by the peer yet, and frees no room until much of it is.
-            Phase::Sending => self.pace.wait_a_second(self.handle.untaken_bytes()),
+            Phase::Sending | Phase::Telling => self.pace.wait_a_second(self.handle.untaken_bytes()),
             Phase::Idle | Phase::Reserve | Phase::Head | Phase::Serving | Phase::Lingering => {}
         }
         let is_late = self.watches.now.get() >= self.deadline.get();
@@ -386,7 +388,7 @@ impl Watch {
     }
 
     fn waits_for_bytes(&self) -> bool {
-        matches!(self.phase.get(), Phase::Body | Phase::Sending)
+        matches!(self.phase.get(), Phase::Body | Phase::Sending | Phase::Telling)
     }
 
     /// Whether it holds memory of which others would make use sooner.
@@ -423,7 +425,7 @@ impl Watch {
         self.pace.begin();
         match self.phase.get() {
             Phase::Head | Phase::Body => self.handle.end_reads(),
-            Phase::Sending => self.handle.abort(),
+            Phase::Sending | Phase::Telling => self.handle.abort(),
             Phase::Idle | Phase::Reserve | Phase::Lingering | Phase::Serving => self.handle.shut_down(),
         }
     }

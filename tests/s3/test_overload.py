@@ -293,6 +293,33 @@ def test_new_connections_take_the_place_of_those_that_have_been_idle_for_longest
         assert raw.send("GET", "/-/live", {}).status == 200
 
 
+def test_refusals_that_nobody_reads_keep_no_one_out(narrow):
+    """They need no credentials: a path of quotes, many times over, and a window that has no room for the answers."""
+    raw, s3 = Raw(narrow.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(narrow.endpoint)
+    s3.create_bucket(Bucket="narrow")
+    s3.put_object(Bucket="narrow", Key="k", Body=b"stored")
+    questions = [b"GET /" + b"'" * 15_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /-/live HTTP/1.1\r\nHost: x\r\n\r\n" * 100]
+    request = head("GET", "/narrow/k", raw.signed("GET", "/narrow/k"))
+    with contextlib.ExitStack() as stack:
+        for index in range(400):
+            idle = stack.enter_context(socket.socket())
+            idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            idle.settimeout(TIMEOUT)
+            idle.connect(raw.address)
+            idle.setblocking(False)
+            with contextlib.suppress(OSError):
+                while True:
+                    idle.send(questions[index % 2])
+
+        def is_served() -> bool:
+            with raw.connect() as wire:
+                wire.send(request)
+                return wire.response().body == b"stored"
+
+        wait_until(is_served, 10, "a client with credentials is served")
+        assert all(is_served() for _ in range(20))
+
+
 def test_a_server_whose_connections_are_all_at_work_says_so_and_still_answers_after_its_health(narrow):
     raw, s3 = Raw(narrow.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(narrow.endpoint)
     s3.create_bucket(Bucket="narrow")
