@@ -12,6 +12,8 @@ pub const HEADERS_MAX: usize = 100;
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Bytes of user metadata: names and values, without `x-amz-meta-` (S3 user guide, "Working with object metadata").
 pub const USER_METADATA_BYTES_MAX: usize = 2048;
+/// Bytes of the other headers that are stored with an object: names and values (ibid., "system-defined metadata").
+pub const SYSTEM_METADATA_BYTES_MAX: usize = 2048;
 /// Bytes of an XML request body: 1,000 keys of DeleteObjects, each escaped, or 10,000 parts.
 pub const XML_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Elements that an XML request body may nest.

@@ -5,7 +5,8 @@
 //! lends header names and values without allocating.
 //!
 //! Invariants: no value holds a control character other than a tab, so none can end a header line; user
-//! metadata is within S3's 2 KiB as it was sent; every value is shorter than a request head, so lengths fit
+//! metadata is within S3's 2 KiB as it was sent, and so is what else a write stores (an older object may have
+//! more of that); every value is shorter than a request head, so lengths fit
 //! the 16 bits that they have on disk.
 //!
 //! # The encoding, version 1
@@ -37,7 +38,7 @@ pub use codec::{AttributesView, DecodeError};
 use std::borrow::Cow;
 
 use crate::http::is_token;
-use crate::limits::{HEAD_BYTES_MAX, USER_METADATA_BYTES_MAX};
+use crate::limits::{HEAD_BYTES_MAX, SYSTEM_METADATA_BYTES_MAX, USER_METADATA_BYTES_MAX};
 use crate::s3::checksum::Checksum;
 use crate::s3::checksum::headers::UploadChecksum;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
@@ -217,6 +218,7 @@ impl Attributes {
                 user.add(suffix, value)?;
             }
         }
+        attributes.check_size()?;
         attributes.user = user.finish();
         Ok(attributes)
     }
@@ -259,6 +261,15 @@ impl Attributes {
             (Err(at), false) => self.fields.insert(at, (field, value.into())),
         }
         Ok(())
+    }
+
+    /// Fields are bounded as S3 counts them: names and values.
+    fn check_size(&self) -> S3Result<()> {
+        let lengths = self
+            .fields
+            .iter()
+            .map(|(field, value)| field.header().len() + value.len());
+        metadata_within(lengths.sum(), SYSTEM_METADATA_BYTES_MAX)
     }
 
     /// The value of a field that is set.
@@ -345,12 +356,7 @@ impl UserMetadata {
                 self.entries.push((name, value.to_vec()));
             }
         }
-        if self.size_bytes > USER_METADATA_BYTES_MAX {
-            return Err(S3Error::new(ErrorCode::MetadataTooLarge)
-                .detail("Size", self.size_bytes.to_string())
-                .detail("MaxSizeAllowed", USER_METADATA_BYTES_MAX.to_string()));
-        }
-        Ok(())
+        metadata_within(self.size_bytes, USER_METADATA_BYTES_MAX)
     }
 
     fn finish(mut self) -> Vec<(Box<str>, Box<[u8]>)> {
@@ -358,6 +364,15 @@ impl UserMetadata {
         let safe = |(name, value): (Box<str>, Vec<u8>)| (name, mail_safe::encode(value).into());
         self.entries.into_iter().map(safe).collect()
     }
+}
+
+fn metadata_within(bytes: usize, bytes_max: usize) -> S3Result<()> {
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    Err(S3Error::new(ErrorCode::MetadataTooLarge)
+        .detail("Size", bytes.to_string())
+        .detail("MaxSizeAllowed", bytes_max.to_string()))
 }
 
 fn strip_user_prefix(name: &str) -> Option<&str> {
@@ -553,6 +568,25 @@ mod tests {
             code(&[("x-amz-meta-a", &value[..1024]), ("x-amz-meta-A", &value[..1024])]),
             ErrorCode::MetadataTooLarge
         );
+    }
+
+    #[test]
+    fn system_metadata_is_bounded_in_all_and_what_was_stored_with_more_is_read() {
+        let value = "v".repeat(2048 - "Content-Disposition".len());
+        let within = from(&[("content-disposition", &value)]);
+        assert_eq!(within.get(Field::ContentDisposition), Some(value.as_bytes()));
+        let over = [("content-disposition", value.as_str()), ("expires", "0")];
+        assert_eq!(code(&over), ErrorCode::MetadataTooLarge);
+        let long = "v".repeat(12_000);
+        for field in Field::ALL
+            .into_iter()
+            .filter(|field| *field != Field::WebsiteRedirectLocation)
+        {
+            assert_eq!(code(&[(field.header(), &long)]), ErrorCode::MetadataTooLarge);
+        }
+        let mut older = Attributes::default();
+        older.set(Field::ContentDisposition, long.as_bytes()).unwrap();
+        assert_eq!(Attributes::decode(&older.encode()), Ok(older));
     }
 
     #[test]
