@@ -255,12 +255,16 @@ impl<I: Machine> Core<I> {
             Request::MutateMany(mutations) => {
                 self.in_task(to, async move |core| core.mutate_many(mutations).await)
             }
-            Request::ListObjects { bucket, walk } => {
-                self.reply(to, Reply::Objects(self.objects_here(bucket, &walk)))
-            }
-            Request::ListUploads { bucket, walk } => {
-                self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk)))
-            }
+            Request::ListObjects {
+                bucket,
+                walk,
+                glance_at,
+            } => self.reply(to, Reply::Objects(self.objects_here(bucket, &walk, glance_at))),
+            Request::ListUploads {
+                bucket,
+                walk,
+                glance_at,
+            } => self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk, glance_at))),
             Request::ListParts {
                 bucket,
                 key,

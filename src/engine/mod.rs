@@ -39,13 +39,13 @@ pub use body::{BodyWriter, StoredBody};
 pub use body_reader::{BodyReader, Piece};
 pub use budget::HeldBytes;
 pub use core::Counters;
-pub use entry::{Bucket, ETag, Object, Part, Summary, Upload};
-pub use message::{Completion, Message, Outcome, PartPage, Refusal, UploadPage, UploadWalk, WriteCondition};
+pub use entry::{Bucket, ETag, Glance, GlanceAt, ListedObject, ListedUpload, Object, Part, Upload};
+pub use message::{Completion, Message, Outcome, PartPage, Refusal, WriteCondition};
 pub use recover::{RecoverError, Recovered};
 pub use space::SpaceUse;
 
 pub use crate::index::key::{BucketId, UploadId};
-pub use crate::index::{KeyPage, KeyWalk, WalkItem};
+pub use crate::index::{KeyPage, KeyWalk, UploadWalk, WalkItem};
 
 use crate::index::key;
 use crate::io::Io;
@@ -335,9 +335,14 @@ impl<I: Machine> Engine<I> {
         })
     }
 
-    /// A page of a bucket's objects.
-    pub async fn list_objects(&self, bucket: BucketId, walk: KeyWalk) -> KeyPage<Summary> {
-        self.core.list_objects(bucket, walk).await
+    /// A page of a bucket's objects, with a glance at the attributes of each.
+    pub async fn list_objects(
+        &self,
+        bucket: BucketId,
+        walk: KeyWalk,
+        glance_at: GlanceAt,
+    ) -> KeyPage<ListedObject> {
+        self.core.list_objects(bucket, walk, glance_at).await
     }
 
     /// Begins an upload in parts.
@@ -469,9 +474,14 @@ impl<I: Machine> Engine<I> {
         }
     }
 
-    /// A page of a bucket's unfinished uploads.
-    pub async fn list_uploads(&self, bucket: BucketId, walk: UploadWalk) -> UploadPage {
-        self.core.list_uploads(bucket, walk).await
+    /// A page of a bucket's unfinished uploads, with a glance at the attributes of each.
+    pub async fn list_uploads(
+        &self,
+        bucket: BucketId,
+        walk: UploadWalk,
+        glance_at: GlanceAt,
+    ) -> KeyPage<ListedUpload> {
+        self.core.list_uploads(bucket, walk, glance_at).await
     }
 
     async fn mutate(&self, bucket: BucketId, key: &[u8], mutation: Mutation) -> Result<Outcome, Refusal> {

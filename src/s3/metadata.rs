@@ -39,8 +39,8 @@ use std::borrow::Cow;
 
 use crate::http::is_token;
 use crate::limits::{HEAD_BYTES_MAX, SYSTEM_METADATA_BYTES_MAX, USER_METADATA_BYTES_MAX};
-use crate::s3::checksum::Checksum;
 use crate::s3::checksum::headers::UploadChecksum;
+use crate::s3::checksum::{Algorithm, Checksum, ChecksumType};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 
 /// The type of an object whose client did not say.
@@ -283,6 +283,34 @@ impl Attributes {
     /// User metadata: names with their prefix, values as they are returned.
     pub fn user(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.user.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+/// What a listing shows of attributes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shown {
+    pub storage_class: StorageClass,
+    /// Of an object's checksum, or of the one that an upload announced.
+    pub checksum: Option<(Algorithm, ChecksumType)>,
+}
+
+impl Shown {
+    /// In eight bytes, so that an entry of a listing has a fixed size; [`Shown::of`] reads them. They are stored nowhere.
+    pub fn to_bytes(self) -> [u8; 8] {
+        let (algorithm, kind) = match self.checksum {
+            Some((algorithm, kind)) => (algorithm as u8, kind as u8),
+            None => (0, 0),
+        };
+        [self.storage_class as u8, algorithm, kind, 0, 0, 0, 0, 0]
+    }
+
+    pub fn of(bytes: [u8; 8]) -> Shown {
+        let [class, algorithm, kind, ..] = bytes;
+        let checksum = Algorithm::from_code(algorithm).zip(ChecksumType::from_code(kind));
+        Shown {
+            storage_class: StorageClass::from_code(class).unwrap_or_default(),
+            checksum,
+        }
     }
 }
 
@@ -614,6 +642,23 @@ mod tests {
             from(&[("cache-control", "a\tb")]).get(Field::CacheControl),
             Some(&b"a\tb"[..])
         );
+    }
+
+    #[test]
+    fn what_a_listing_shows_fits_eight_bytes() {
+        let kinds = [ChecksumType::FullObject, ChecksumType::Composite];
+        let some = Algorithm::ALL
+            .into_iter()
+            .flat_map(|algorithm| kinds.map(|kind| Some((algorithm, kind))));
+        for checksum in some.chain([None]) {
+            for storage_class in StorageClass::ALL {
+                let shown = Shown {
+                    storage_class,
+                    checksum,
+                };
+                assert_eq!(Shown::of(shown.to_bytes()), shown);
+            }
+        }
     }
 
     #[test]

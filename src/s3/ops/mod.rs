@@ -19,11 +19,11 @@ pub mod upload_part;
 mod continuation_token;
 mod upload_id;
 
-use crate::engine::{HeldBytes, Machine};
+use crate::engine::{Glance, HeldBytes, Machine};
 use crate::limits::LISTING_ENTRY_BYTES;
 use crate::s3::checksum::Checksum;
 use crate::s3::error::S3Result;
-use crate::s3::metadata::AttributesView;
+use crate::s3::metadata::{AttributesView, Shown};
 use crate::s3::service::Service;
 
 const STORED: &str = "attributes are stored as they were encoded";
@@ -31,6 +31,18 @@ const STORED: &str = "attributes are stored as they were encoded";
 /// The attributes that an operation stored.
 fn view(attributes: &[u8]) -> AttributesView<'_> {
     AttributesView::parse(attributes).expect(STORED)
+}
+
+/// What a listing shows of the attributes that an operation stored with an object or an upload.
+fn glance_at(attributes: &[u8]) -> Glance {
+    let view = view(attributes);
+    let checksum = view.checksum.map(|checksum| (checksum.algorithm, checksum.kind));
+    let announced = view.upload_checksum;
+    Shown {
+        storage_class: view.storage_class,
+        checksum: checksum.or(announced.map(|announced| (announced.algorithm, announced.kind))),
+    }
+    .to_bytes()
 }
 
 /// Waits for the memory of a page of so many entries, before it is made. The response is counted by who sends it.
