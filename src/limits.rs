@@ -32,6 +32,8 @@ pub const PART_BYTES_MIN: u64 = 5 << 20;
 pub const PARTS_MAX: u16 = 10_000;
 /// Keys, parts, uploads or buckets in one page.
 pub const PAGE_MAX: usize = 1_000;
+/// Buckets of a volume (S3: of an account, by default). Every core knows all of them.
+pub const BUCKETS_MAX: usize = 10_000;
 /// Keys of one DeleteObjects.
 pub const DELETE_KEYS_MAX: usize = 1_000;
 

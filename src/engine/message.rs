@@ -27,6 +27,8 @@ pub enum Refusal {
     /// The bucket is there already.
     BucketExists,
     BucketNotEmpty,
+    /// There are as many as there may be.
+    TooManyBuckets,
     /// The bucket is being deleted.
     BucketBusy,
     PreconditionFailed,

@@ -37,6 +37,7 @@ mod space;
 
 pub use body::{BodyWriter, StoredBody};
 pub use body_reader::{BodyReader, Piece};
+pub use buckets::{BucketPage, BucketWalk};
 pub use budget::HeldBytes;
 pub use core::Counters;
 pub use entry::{Bucket, ETag, Glance, GlanceAt, ListedObject, ListedUpload, Object, Part, Upload};
@@ -151,19 +152,15 @@ impl<I: Machine> Engine<I> {
         self.core.buckets.borrow().get(name).cloned()
     }
 
-    /// All buckets, in order of name.
-    pub fn buckets(&self) -> Vec<(String, Bucket)> {
-        let buckets = self.core.buckets.borrow();
-        buckets
-            .iter()
-            .map(|(name, bucket)| (name.to_owned(), bucket.clone()))
-            .collect()
+    /// A page of the buckets.
+    pub fn buckets(&self, walk: &BucketWalk<'_>) -> BucketPage {
+        self.core.buckets.borrow().walk(walk)
     }
 
     /// Makes a bucket; `location` is kept and given back.
     ///
     /// # Errors
-    /// `BucketExists` and what refuses any write.
+    /// `BucketExists`, `TooManyBuckets` and what refuses any write.
     pub async fn create_bucket(&self, name: &str, location: &str) -> Result<Bucket, Refusal> {
         let request = Request::CreateBucket {
             name: name.to_owned(),

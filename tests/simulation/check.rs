@@ -6,7 +6,7 @@ use crate::listing::glance_at;
 use crate::model::{BucketState, Presence};
 use crate::workload::{Client, Engine, check_object, id_of};
 use std::collections::BTreeMap;
-use weft::engine::{BucketId, KeyWalk, ListedUpload, Refusal, UploadWalk, WalkItem};
+use weft::engine::{BucketId, BucketWalk, KeyWalk, ListedUpload, Refusal, UploadWalk, WalkItem};
 use weft::index::key;
 use weft::log::change_length;
 
@@ -33,9 +33,13 @@ impl Client {
     }
 
     fn verify_buckets(&mut self) {
-        let listed = self.engine.buckets();
+        let listed = self.engine.buckets(&BucketWalk::ALL).buckets;
         for other in &self.shared.engines {
-            assert_eq!(other.buckets(), listed, "cores know different buckets");
+            assert_eq!(
+                other.buckets(&BucketWalk::ALL).buckets,
+                listed,
+                "cores know different buckets"
+            );
         }
         let listed: BTreeMap<_, _> = listed.into_iter().collect();
         let mut model = self.model();
@@ -199,7 +203,7 @@ impl Client {
 
     /// Deletes all that there is.
     pub async fn delete_everything(&mut self) {
-        for (name, bucket) in self.engine.buckets() {
+        for (name, bucket) in self.engine.buckets(&BucketWalk::ALL).buckets {
             let uploads = self
                 .engine
                 .list_uploads(bucket.id, all_uploads(10_000), glance_at);
@@ -254,7 +258,7 @@ fn uploads_of(items: Vec<WalkItem<ListedUpload>>) -> impl Iterator<Item = (Vec<u
 pub async fn implied_live_bytes(engine: &Engine) -> u64 {
     let mut bytes = 0;
     let entry = |key: &[u8], value: Vec<u8>| change_length(key.len(), value.len()) as u64;
-    for (name, bucket) in engine.buckets() {
+    for (name, bucket) in engine.buckets(&BucketWalk::ALL).buckets {
         bytes += entry(&key::bucket(&name), bucket.encode());
         let walk = KeyWalk {
             prefix: Vec::new(),
