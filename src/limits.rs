@@ -16,6 +16,12 @@ pub const USER_METADATA_BYTES_MAX: usize = 2048;
 pub const SYSTEM_METADATA_BYTES_MAX: usize = 2048;
 /// Bytes of an XML request body: 1,000 keys of DeleteObjects, each escaped, or 10,000 parts.
 pub const XML_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of XML bodies that one core gathers as they come; behind it one goes on at a time, and others wait.
+pub const XML_GATHERED_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Bytes that an XML body holds when its first byte comes, and doubles as often as it fills them.
+pub const XML_FIRST_BYTES: usize = 64 * 1024;
+/// Bytes of a text in an XML request body that is not a key: tags, checksums, numbers, dates.
+pub const XML_TEXT_BYTES_MAX: usize = 1024;
 /// Elements that an XML request body may nest.
 pub const XML_DEPTH_MAX: usize = 16;
 /// Bytes of the head of one aws-chunked chunk: size, extension, signature, line end.
@@ -145,6 +151,7 @@ const _: () =
 const _: () =
     assert!(OBJECT_BYTES_MAX / RESERVATION_BYTES_MAX * 21 + PARTS_MAX as u64 * 8 < RECORD_BYTES_MAX as u64);
 const _: () = assert!(XML_BODY_BYTES_MAX < BODY_BUFFER_BYTES_MAX && INLINE_BYTES_MAX < BODY_BUFFER_BYTES_MAX);
+const _: () = assert!(XML_BODY_BYTES_MAX <= XML_GATHERED_BYTES_MAX && XML_FIRST_BYTES < XML_BODY_BYTES_MAX);
 const _: () = assert!(PAGE_MAX * LISTING_ENTRY_BYTES < BODY_BUFFER_BYTES_MAX);
 const _: () = assert!(SHORTAGE_BYTES_PER_S_MIN > PEER_BYTES_PER_S_MIN);
 const _: () = assert!(2 * SHORTAGE_PATIENCE.as_secs() <= BODY_BUFFER_TIMEOUT.as_secs());

@@ -38,7 +38,7 @@ mod space;
 pub use body::{BodyWriter, StoredBody};
 pub use body_reader::{BodyReader, Piece};
 pub use buckets::{BucketPage, BucketWalk};
-pub use budget::HeldBytes;
+pub use budget::{DocumentMemory, HeldBytes};
 pub use core::Counters;
 pub use entry::{Bucket, ETag, Glance, GlanceAt, ListedObject, ListedUpload, Object, Part, Upload};
 pub use message::{Completion, Message, Outcome, PartPage, Refusal, WriteCondition};
@@ -197,7 +197,12 @@ impl<I: Machine> Engine<I> {
         BodyWriter::new(self.core.clone(), length)
     }
 
-    /// Memory for a body that is gathered whole, out of what this core's bodies may have.
+    /// Memory for a document that is gathered whole; none at first.
+    pub fn document_memory(&self) -> DocumentMemory<I> {
+        DocumentMemory::new(self.core.clone())
+    }
+
+    /// Memory for an answer that is made whole, out of what this core's bodies may have.
     ///
     /// # Errors
     /// `Busy`.
@@ -213,6 +218,11 @@ impl<I: Machine> Engine<I> {
     /// Bytes of memory that bodies on this core wait for.
     pub fn wanted_buffer_bytes(&self) -> usize {
         self.core.buffers.wanted_bytes()
+    }
+
+    /// Bytes of memory that documents on this core wait for.
+    pub fn wanted_document_bytes(&self) -> usize {
+        self.core.documents.wanted_bytes() + self.core.last_document.wanted_bytes()
     }
 
     /// The body of an object's version, to be kept while its attributes change ([`Refusal::Stale`] if it changes first).

@@ -7,7 +7,7 @@
 
 use super::Machine;
 use super::input::Input;
-use super::watch::{Ended, Phase, Watch};
+use super::watch::{Ended, Memory, Phase, Watch};
 use crate::http::body::Item;
 use crate::http::response::CONTINUE;
 use crate::http::{ChunkedDecoder, Framing, Head};
@@ -178,6 +178,10 @@ impl<'a> Body<'a> {
 impl Receive for Body<'_> {
     fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    fn gathers(&mut self, bytes: usize) {
+        self.watch.holds(Memory::Documents, bytes);
     }
 
     async fn receive_two(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<usize, ReceiveError> {

@@ -10,7 +10,7 @@
 use super::Machine;
 use super::answer;
 use super::core::{Core, RequestId};
-use super::watch::{Phase, Watch};
+use super::watch::{Memory, Phase, Watch};
 use crate::engine::{BodyReader, HeldBytes, Piece};
 use crate::http::{Head, Method, ResponseHead};
 use crate::io::Io;
@@ -52,7 +52,7 @@ impl Writer<'_> {
             body,
         } = response;
         let is_head = self.head.is_some_and(|head| head.method() == Method::Head);
-        self.watch.holds(0);
+        self.watch.holds(Memory::Bodies, 0);
         match body {
             ResponseBody::Empty => {
                 // RFC 9110 8.6: no length where there cannot be a body, and none of a 304's is known.
@@ -143,7 +143,7 @@ impl Writer<'_> {
     /// Counts what a long response holds of memory, so that it gives way when others need that and its client is slow.
     fn count(&self, bytes: usize) -> Option<HeldBytes> {
         let service = self.core.service().filter(|_| bytes > COUNTED_BYTES_MIN)?;
-        self.watch.holds(bytes);
+        self.watch.holds(Memory::Bodies, bytes);
         Some(service.engine.count_bytes(bytes))
     }
 

@@ -74,6 +74,15 @@ impl Phase {
     }
 }
 
+/// What of a core's memory a connection holds, and others wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// Bodies on their way in and out, and responses.
+    Bodies,
+    /// XML bodies that are gathered.
+    Documents,
+}
+
 /// Why a connection's wait was ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Ended {
@@ -101,8 +110,8 @@ pub struct Watches {
     on_all_closed: Cell<Option<Waker>>,
     /// Set once the engines have recovered.
     engine: OnceCell<Engine<Machine>>,
-    /// Bytes that bodies waited for at the last sweep.
-    wanted_bytes: Cell<usize>,
+    /// Bytes that bodies, and documents, waited for at the last sweep.
+    wanted_bytes: [Cell<usize>; 2],
 }
 
 /// One connection's place among them.
@@ -116,7 +125,7 @@ pub struct Watch {
     pace: Pace,
     /// Bytes of memory, more or less, that others have when it ends: of the buffer that its body is received into, or
     /// of a response that cannot be made again. 0 while it has none.
-    holds: Cell<usize>,
+    holds: Cell<(Memory, usize)>,
     ended: Cell<Option<Ended>>,
     leaving: Cell<bool>,
     /// Who waits to be told that the connection has been idle for a while.
@@ -137,7 +146,7 @@ impl Watches {
             leaving: Cell::new(0),
             on_all_closed: Cell::default(),
             engine: OnceCell::new(),
-            wanted_bytes: Cell::new(0),
+            wanted_bytes: Default::default(),
         })
     }
 
@@ -166,7 +175,7 @@ impl Watches {
             entered: Cell::new(0),
             deadline: Cell::new(NEVER),
             pace: Pace::default(),
-            holds: Cell::new(0),
+            holds: Cell::new((Memory::Bodies, 0)),
             ended: Cell::new(None),
             leaving: Cell::new(false),
             on_cool: Cell::default(),
@@ -216,7 +225,10 @@ impl Watches {
             self.now.set(self.now.get().wrapping_add(1));
             self.idle.take();
             self.each(Watch::sweep);
-            self.relieve_shortage();
+            if let Some(engine) = self.engine.get() {
+                self.relieve_shortage(Memory::Bodies, engine.wanted_buffer_bytes());
+                self.relieve_shortage(Memory::Documents, engine.wanted_document_bytes());
+            }
             if self.watched.borrow().is_empty() {
                 break;
             }
@@ -263,17 +275,16 @@ impl Watches {
         }
     }
 
-    /// Ends slow peers if others have waited for buffers since the last sweep: as many as would have room.
-    fn relieve_shortage(&self) {
-        let wanted = self.engine.get().map_or(0, Engine::wanted_buffer_bytes);
-        let lasting = wanted.min(self.wanted_bytes.replace(wanted));
+    /// Ends slow peers if others have waited for that memory since the last sweep: as many as would have room.
+    fn relieve_shortage(&self, memory: Memory, wanted: usize) {
+        let lasting = wanted.min(self.wanted_bytes[memory as usize].replace(wanted));
         if lasting == 0 {
             return;
         }
         let missing = Cell::new(lasting);
         self.each(|watch| {
-            if missing.get() > 0 && watch.is_in_the_way() {
-                missing.set(missing.get().saturating_sub(watch.holds.get()));
+            if missing.get() > 0 && watch.is_in_the_way(memory) {
+                missing.set(missing.get().saturating_sub(watch.holds.get().1));
                 watch.end(Ended::GaveWay);
             }
         });
@@ -307,7 +318,7 @@ impl Watch {
     /// The connection waits for its next request.
     pub fn await_request(&self) {
         self.pace.begin();
-        self.holds.set(0);
+        self.holds(Memory::Bodies, 0);
         self.enter(match self.is_of_reserve {
             true => Phase::Reserve,
             false => Phase::Idle,
@@ -324,12 +335,12 @@ impl Watch {
     /// A body of so many bytes comes, if that is known.
     pub fn body_begun(&self, length: Option<u64>) {
         let length = length.map_or(INLINE_BYTES_MAX, |length| length as usize);
-        self.holds.set(length.min(BLOCKS_PER_IO * BLOCK_BYTES));
+        self.holds(Memory::Bodies, length.min(BLOCKS_PER_IO * BLOCK_BYTES));
     }
 
     /// From now on the connection holds so much memory of which others could make use.
-    pub fn holds(&self, bytes: usize) {
-        self.holds.set(bytes);
+    pub fn holds(&self, memory: Memory, bytes: usize) {
+        self.holds.set((memory, bytes));
     }
 
     /// So many bytes of a body or response have moved.
@@ -392,8 +403,9 @@ impl Watch {
     }
 
     /// Whether it holds memory of which others would make use sooner.
-    fn is_in_the_way(&self) -> bool {
-        self.waits_for_bytes() && self.holds.get() > 0 && self.pace.is_too_slow_in_shortage()
+    fn is_in_the_way(&self, memory: Memory) -> bool {
+        let (held, bytes) = self.holds.get();
+        self.waits_for_bytes() && held == memory && bytes > 0 && self.pace.is_too_slow_in_shortage()
     }
 
     fn is_between_requests(&self) -> bool {

@@ -1,16 +1,18 @@
 """Clients that are slow, and clients that are too many: who is ended, who is not, and what they are told."""
 
 import contextlib
+import hashlib
 import socket
 import threading
 import time
+from base64 import b64encode
 
 import pytest
 from check import MIB, body_of, etag, exists, pattern, together
 from conftest import client_for
 from daemon import ACCESS_KEY, SECRET_KEY, wait_until
 from sigv4 import Signer
-from wire import TIMEOUT, Closed, Raw, Response, Wire, head, path_of
+from wire import TIMEOUT, Closed, Raw, Response, Wire, head, path_of, xml
 
 SECOND = 1.0
 # A peer is given up after 60 s, on the sweep behind it.
@@ -218,6 +220,79 @@ def test_listings_that_nobody_reads_give_way_to_those_that_wait_for_memory(own_d
         wait_until(lambda: raw.request("PUT", put, body).status == 200, 60, "another client is served")
         assert body_of(s3, "scarce", "new") == body
         assert daemon.resident_bytes < before + 110 * MIB
+    daemon.stop()
+
+
+def post_delete(raw: Raw, body: bytes, length: int | None = None) -> bytes:
+    """A DeleteObjects whose document is `body`, or begins with it."""
+    headers = {"content-md5": b64encode(hashlib.md5(body).digest()).decode(), "content-length": str(length or len(body))}
+    return head("POST", "/scarce?delete", raw.signed("POST", "/scarce?delete", body, headers)) + body
+
+
+def delete_document(length: int) -> bytes:
+    """A document of that many bytes, which deletes one key."""
+    document = b"<Delete><Object><Key>k</Key></Object>%s</Delete>"
+    return document % (b" " * (length - len(document) + 2))
+
+
+def test_documents_hold_what_has_come_of_them_and_not_what_they_announce(own_daemon):
+    """XML bodies are of up to 8 MiB, and are gathered whole: 64 of them announce 512 MiB, and send a little."""
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    body = pattern(300_000)
+    with contextlib.ExitStack() as stack:
+        for index in range(64):
+            wire = stack.enter_context(raw.connect(timeout=60))
+            if index % 2:
+                wire.send(post_delete(raw, b"<Delete>", 8 * MIB))
+            else:
+                signed = raw.signer.header(
+                    "POST", "/scarce?delete", {"host": raw.host, "transfer-encoding": "chunked",
+                    "content-md5": "1B2M2Y8AsgTpgAmY7PhCfg=="}, payload="UNSIGNED-PAYLOAD")  # fmt: skip
+                wire.send(head("POST", "/scarce?delete", signed) + b"8\r\n<Delete>\r\n")
+        begun = time.monotonic()
+        assert raw.request("PUT", path_of("scarce", "quick"), body).status == 200
+        with raw.connect() as wire:
+            wire.send(post_delete(raw, delete_document(100)))
+            assert wire.response("POST").status == 200
+        assert time.monotonic() - begun < 2
+    daemon.stop()
+
+
+def test_long_documents_that_need_what_others_hold_are_all_read(own_daemon):
+    """Documents of a core hold up to 32 MiB, and each of these doubles what it holds until there is no more."""
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    before = daemon.resident_bytes
+    request = post_delete(raw, delete_document(8 * MIB))
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(raw.connect(timeout=60)) for _ in range(15)]
+        for wire in wires:
+            wire.send(request[: MIB + 100_000])
+        together(len(wires), lambda index: wires[index].send(request[MIB + 100_000 :]))
+        assert [wire.response("POST").status for wire in wires] == [200] * len(wires)
+        assert daemon.resident_bytes < before + 110 * MIB
+    daemon.stop()
+
+
+def test_the_answer_to_a_long_document_says_little_of_keys_that_are_too_long(own_daemon):
+    """A quote is six bytes in XML: a key of 8 MiB of them would be told in 48."""
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    s3.put_object(Bucket="scarce", Key='"' * 1024, Body=b"")
+    key = b'"' * (8 * MIB - 100)
+    document = b"<Delete><Object><Key>%s</Key></Object><Object><Key>k</Key></Object></Delete>" % key
+    with raw.connect() as wire:
+        wire.send(post_delete(raw, document))
+        answer = wire.response("POST")
+    found = xml(answer.body)
+    assert (found.findtext("Error/Code"), found.findtext("Deleted/Key")) == ("KeyTooLongError", "k")
+    assert found.findtext("Error/Key") == '"' * 1025
+    # What was cut is no key.
+    assert exists(s3, "scarce", '"' * 1024)
     daemon.stop()
 
 
