@@ -12,8 +12,16 @@ pub const HEADERS_MAX: usize = 100;
 pub const KEY_BYTES_MAX: usize = 1024;
 /// Bytes of user metadata: names and values, without `x-amz-meta-` (S3 user guide, "Working with object metadata").
 pub const USER_METADATA_BYTES_MAX: usize = 2048;
+/// Bytes of the other headers that are stored with an object: names and values (ibid., "system-defined metadata").
+pub const SYSTEM_METADATA_BYTES_MAX: usize = 2048;
 /// Bytes of an XML request body: 1,000 keys of DeleteObjects, each escaped, or 10,000 parts.
 pub const XML_BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of XML bodies that one core gathers as they come; behind it one goes on at a time, and others wait.
+pub const XML_GATHERED_BYTES_MAX: usize = 24 * 1024 * 1024;
+/// Bytes that an XML body holds when its first byte comes, and doubles as often as it fills them.
+pub const XML_FIRST_BYTES: usize = 64 * 1024;
+/// Bytes of a text in an XML request body that is not a key: tags, checksums, numbers, dates.
+pub const XML_TEXT_BYTES_MAX: usize = 1024;
 /// Elements that an XML request body may nest.
 pub const XML_DEPTH_MAX: usize = 16;
 /// Bytes of the head of one aws-chunked chunk: size, extension, signature, line end.
@@ -30,6 +38,8 @@ pub const PART_BYTES_MIN: u64 = 5 << 20;
 pub const PARTS_MAX: u16 = 10_000;
 /// Keys, parts, uploads or buckets in one page.
 pub const PAGE_MAX: usize = 1_000;
+/// Buckets of a volume (S3: of an account, by default). Every core knows all of them.
+pub const BUCKETS_MAX: usize = 10_000;
 /// Keys of one DeleteObjects.
 pub const DELETE_KEYS_MAX: usize = 1_000;
 
@@ -141,6 +151,7 @@ const _: () =
 const _: () =
     assert!(OBJECT_BYTES_MAX / RESERVATION_BYTES_MAX * 21 + PARTS_MAX as u64 * 8 < RECORD_BYTES_MAX as u64);
 const _: () = assert!(XML_BODY_BYTES_MAX < BODY_BUFFER_BYTES_MAX && INLINE_BYTES_MAX < BODY_BUFFER_BYTES_MAX);
+const _: () = assert!(XML_BODY_BYTES_MAX <= XML_GATHERED_BYTES_MAX && XML_FIRST_BYTES < XML_BODY_BYTES_MAX);
 const _: () = assert!(PAGE_MAX * LISTING_ENTRY_BYTES < BODY_BUFFER_BYTES_MAX);
 const _: () = assert!(SHORTAGE_BYTES_PER_S_MIN > PEER_BYTES_PER_S_MIN);
 const _: () = assert!(2 * SHORTAGE_PATIENCE.as_secs() <= BODY_BUFFER_TIMEOUT.as_secs());

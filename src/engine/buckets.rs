@@ -8,8 +8,10 @@ use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::entry::Bucket;
 use crate::engine::message::{Mutation, Outcome, Refusal, Reply, Request};
 use crate::index::key::{self, BucketId};
+use crate::limits::BUCKETS_MAX;
 use futures_channel::oneshot;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Bound;
 use std::rc::Rc;
 
 /// The buckets as one core knows them.
@@ -17,6 +19,35 @@ use std::rc::Rc;
 pub struct BucketTable {
     by_name: BTreeMap<String, Bucket>,
     state: HashMap<BucketId, State>,
+}
+
+/// Which buckets to list.
+#[derive(Clone, Copy, Debug)]
+pub struct BucketWalk<'a> {
+    /// Only names that start with this.
+    pub prefix: &'a str,
+    /// Only names greater than this.
+    pub after: Option<&'a str>,
+    /// Only buckets of this location.
+    pub location: Option<&'a str>,
+    pub max: usize,
+}
+
+impl BucketWalk<'_> {
+    /// Every bucket.
+    pub const ALL: BucketWalk<'static> = BucketWalk {
+        prefix: "",
+        after: None,
+        location: None,
+        max: usize::MAX,
+    };
+}
+
+/// Buckets in order of name, and whether there are more behind them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketPage {
+    pub buckets: Vec<(String, Bucket)>,
+    pub truncated: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -31,9 +62,30 @@ impl BucketTable {
         self.by_name.get(name)
     }
 
-    /// Buckets in order of name.
-    pub fn iter(&self) -> impl Iterator<Item = (&str, &Bucket)> {
-        self.by_name.iter().map(|(name, bucket)| (name.as_str(), bucket))
+    /// Those that `walk` asks for. It costs what the page has, and a look at those of another location in between.
+    pub fn walk(&self, walk: &BucketWalk<'_>) -> BucketPage {
+        let from = match walk.after {
+            Some(after) if after >= walk.prefix => Bound::Excluded(after),
+            Some(_) | None => Bound::Included(walk.prefix),
+        };
+        let mut wanted = self
+            .by_name
+            .range::<str, _>((from, Bound::Unbounded))
+            .take_while(|(name, _)| name.starts_with(walk.prefix))
+            .filter(|(_, bucket)| walk.location.is_none_or(|location| bucket.location == location));
+        let page = wanted.by_ref().take(walk.max);
+        let buckets = page
+            .map(|(name, bucket)| (name.clone(), bucket.clone()))
+            .collect();
+        BucketPage {
+            buckets,
+            truncated: wanted.next().is_some(),
+        }
+    }
+
+    /// Whether no bucket may be made but one that is there already, which is refused for that.
+    fn is_full_for(&self, name: &str) -> bool {
+        self.by_name.len() >= BUCKETS_MAX && !self.by_name.contains_key(name)
     }
 
     pub fn contains(&self, id: BucketId) -> bool {
@@ -82,6 +134,9 @@ impl<I: Machine> Core<I> {
         location: String,
     ) -> Result<Bucket, Refusal> {
         let _turn = self.bucket_changes.lock().await;
+        if self.buckets.borrow().is_full_for(&name) {
+            return Err(Refusal::TooManyBuckets);
+        }
         let made = Mutation::PutBucket {
             name: name.clone(),
             location: location.clone(),
@@ -177,5 +232,61 @@ impl<I: Machine> Core<I> {
             Reply::Outcome(outcome) => outcome,
             other => unreachable!("a change is answered by its outcome, not {other:?}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bucket(id: u64, location: &str) -> Bucket {
+        Bucket {
+            id: BucketId(id),
+            created_ms: 0,
+            location: location.to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_page_of_buckets_has_those_that_were_asked_for_in_order() {
+        let mut table = BucketTable::default();
+        for (id, name) in ["b1", "a2", "b3", "a1", "b2"].into_iter().enumerate() {
+            table.install(name.to_owned(), bucket(id as u64, ["here", "there"][id % 2]));
+        }
+        let names = |prefix, after, location, max| {
+            let walk = BucketWalk {
+                prefix,
+                after,
+                location,
+                max,
+            };
+            let page = table.walk(&walk);
+            let names = page.buckets.into_iter().map(|(name, _)| name);
+            names
+                .chain(page.truncated.then(|| "...".to_owned()))
+                .collect::<Vec<_>>()
+                .join(" ")
+        };
+        assert_eq!(names("", None, None, usize::MAX), "a1 a2 b1 b2 b3");
+        assert_eq!(names("", None, None, 5), "a1 a2 b1 b2 b3");
+        assert_eq!(names("", None, None, 4), "a1 a2 b1 b2 ...");
+        assert_eq!(names("b", None, None, 2), "b1 b2 ...");
+        assert_eq!(names("b", Some("a1"), None, 9), "b1 b2 b3");
+        assert_eq!(names("b", Some("b1"), None, 9), "b2 b3");
+        assert_eq!(names("b", Some("c"), None, 9), "");
+        assert_eq!(names("", None, Some("there"), 1), "a1 ...");
+        assert_eq!(names("", Some("a1"), Some("there"), 1), "a2");
+    }
+
+    #[test]
+    fn a_full_table_takes_no_other_bucket() {
+        let mut table = BucketTable::default();
+        for id in 0..BUCKETS_MAX as u64 {
+            assert!(!table.is_full_for("new"));
+            table.install(format!("bucket-{id}"), bucket(id, ""));
+        }
+        assert!(table.is_full_for("new") && !table.is_full_for("bucket-1"));
+        table.remove("bucket-1", BucketId(1));
+        assert!(!table.is_full_for("new"));
     }
 }

@@ -3,11 +3,18 @@
 //! Bodies in both directions and pages of listings come out of one budget a core, first come, first served; what copies
 //! read, out of another. Invariant: what is held is counted until it is dropped, and nobody waits for a budget of which
 //! he holds some but for writes in flight: so those who hold some go on, and give it back.
+//!
+//! Documents (XML bodies) are gathered whole, and hold more as more of them comes: what a client announces costs nothing.
+//! They have two budgets. One that holds some of the first, `documents`, and needs more waits for that, and at the same
+//! time for the second, `last_document`, which one at a time holds whole: it is as much as the longest document takes, so
+//! its holder never waits for memory again while it gathers, and gives the budget to the next. An answer is held out of
+//! the bodies' budget, after the document. So whoever waits is helped by those who hold of a budget further down the line
+//! documents, last document, bodies, and those who hold of the last one go on: no circle can close.
 
 use crate::engine::Machine;
 use crate::engine::core::Core;
 use crate::engine::message::Refusal;
-use crate::limits::{BODY_BUFFER_TIMEOUT, COPY_READ_BYTES};
+use crate::limits::{BODY_BUFFER_TIMEOUT, COPY_READ_BYTES, XML_BODY_BYTES_MAX, XML_FIRST_BYTES};
 use futures_channel::oneshot;
 use futures_util::future::{Either, select};
 use std::cell::{Cell, RefCell};
@@ -32,6 +39,89 @@ struct Waiting {
 pub struct HeldBytes {
     budget: Rc<BufferBudget>,
     bytes: usize,
+}
+
+/// Memory of a document that is gathered; dropped, it is given back.
+pub struct DocumentMemory<I: Machine> {
+    core: Rc<Core<I>>,
+    bytes: usize,
+    held: Option<HeldBytes>,
+}
+
+impl<I: Machine> DocumentMemory<I> {
+    /// Of none yet.
+    pub fn new(core: Rc<Core<I>>) -> DocumentMemory<I> {
+        DocumentMemory {
+            core,
+            bytes: 0,
+            held: None,
+        }
+    }
+
+    /// How long the document may become.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Makes it twice as much, or the first of it, but no more than `bytes_max` unless nobody else has need of it.
+    ///
+    /// # Errors
+    /// `Busy` when there is none for too long.
+    pub async fn grow(&mut self, bytes_max: usize) -> Result<(), Refusal> {
+        let bytes = (self.bytes * 2).max(XML_FIRST_BYTES).min(bytes_max);
+        self.bytes = match &mut self.held {
+            None => {
+                self.held = Some(self.core.hold_bytes_of(&self.core.documents, bytes).await?);
+                bytes
+            }
+            Some(held) => match self.core.hold_more(bytes - self.bytes).await? {
+                Growth::More(more) => {
+                    held.add(more);
+                    bytes
+                }
+                Growth::Last(last) => {
+                    *held = last;
+                    XML_BODY_BYTES_MAX
+                }
+            },
+        };
+        Ok(())
+    }
+}
+
+/// What a document gets that needs more.
+enum Growth {
+    More(HeldBytes),
+    /// All that it may ever need, in place of what it has.
+    Last(HeldBytes),
+}
+
+impl<I: Machine> Core<I> {
+    async fn hold_more(&self, bytes: usize) -> Result<Growth, Refusal> {
+        if let Some(more) = self.documents.try_hold(bytes) {
+            return Ok(Growth::More(more));
+        }
+        let growth = {
+            let more = pin!(self.hold_bytes_of(&self.documents, bytes));
+            let last = pin!(self.hold_bytes_of(&self.last_document, XML_BODY_BYTES_MAX));
+            match select(last, more).await {
+                Either::Left((last, _)) => last.map(Growth::Last),
+                Either::Right((more, _)) => more.map(Growth::More),
+            }
+        };
+        // Whom this one stood before in the other line may have their turn.
+        self.documents.grant();
+        self.last_document.grant();
+        growth
+    }
+}
+
+impl HeldBytes {
+    /// Makes one hold of two on the same budget.
+    fn add(&mut self, mut more: HeldBytes) {
+        debug_assert!(Rc::ptr_eq(&self.budget, &more.budget));
+        self.bytes += std::mem::take(&mut more.bytes);
+    }
 }
 
 impl Drop for HeldBytes {
@@ -171,6 +261,17 @@ mod tests {
         let held = granted(&mut last);
         assert!(held.is_some() && budget.wanted_bytes() == 0);
         drop((most, held));
+        assert_eq!(budget.used.get(), 0);
+    }
+
+    #[test]
+    fn what_grows_is_one_hold() {
+        let budget = BufferBudget::new(100);
+        let mut held = budget.hold(40);
+        held.add(budget.try_hold(60).expect("there is so much"));
+        assert!(budget.try_hold(1).is_none());
+        assert_eq!((held.bytes, budget.used.get()), (100, 100));
+        drop(held);
         assert_eq!(budget.used.get(), 0);
     }
 

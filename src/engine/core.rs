@@ -17,7 +17,9 @@ use crate::engine::space::{Ledger, SpaceTable};
 use crate::index::Index;
 use crate::index::key::BucketId;
 use crate::io::CoreId;
-use crate::limits::{BODY_BUFFER_BYTES_MAX, COPY_BYTES_MAX, SLOTS};
+use crate::limits::{
+    BODY_BUFFER_BYTES_MAX, COPY_BYTES_MAX, SLOTS, XML_BODY_BYTES_MAX, XML_GATHERED_BYTES_MAX,
+};
 use futures_channel::oneshot;
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
@@ -45,6 +47,9 @@ pub struct Core<I: Machine> {
     /// Memory of bodies in flight, and of what copies read.
     pub buffers: Rc<BufferBudget>,
     pub copies: Rc<BufferBudget>,
+    /// Memory of documents that are gathered, and of the one that goes on when there is none.
+    pub documents: Rc<BufferBudget>,
+    pub last_document: Rc<BufferBudget>,
     pub cache: LookupCache,
     pub versions: Versions,
     /// Those of every core, once it has told them.
@@ -98,6 +103,8 @@ impl<I: Machine> Core<I> {
             counters: Counters::default(),
             buffers: BufferBudget::new(BODY_BUFFER_BYTES_MAX),
             copies: BufferBudget::new(COPY_BYTES_MAX),
+            documents: BufferBudget::new(XML_GATHERED_BYTES_MAX),
+            last_document: BufferBudget::new(XML_BODY_BYTES_MAX),
             cache: LookupCache::new(cache_seed(&io.volume_id())),
             versions: Versions::new(),
             versions_of: RefCell::new(vec![None; io.cores()]),
@@ -255,12 +262,16 @@ impl<I: Machine> Core<I> {
             Request::MutateMany(mutations) => {
                 self.in_task(to, async move |core| core.mutate_many(mutations).await)
             }
-            Request::ListObjects { bucket, walk } => {
-                self.reply(to, Reply::Objects(self.objects_here(bucket, &walk)))
-            }
-            Request::ListUploads { bucket, walk } => {
-                self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk)))
-            }
+            Request::ListObjects {
+                bucket,
+                walk,
+                glance_at,
+            } => self.reply(to, Reply::Objects(self.objects_here(bucket, &walk, glance_at))),
+            Request::ListUploads {
+                bucket,
+                walk,
+                glance_at,
+            } => self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk, glance_at))),
             Request::ListParts {
                 bucket,
                 key,

@@ -110,13 +110,36 @@ pub struct Object {
     pub extents: Box<[Extent]>,
 }
 
-/// What a listing shows of an object.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Summary {
+/// The head of an object's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Summary<'a> {
     pub size: u64,
     pub modified_ms: u64,
     pub etag: ETag,
-    pub attributes: Box<[u8]>,
+    pub attributes: &'a [u8],
+}
+
+/// What a listing shows of attributes, in the protocol's own code; opaque here. Attributes themselves may be a hundred
+/// times as long as all else in an entry of a listing, and so never leave the core that has them.
+pub type Glance = [u8; 8];
+/// Takes a [`Glance`] at attributes.
+pub type GlanceAt = fn(&[u8]) -> Glance;
+
+/// What a listing shows of an object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedObject {
+    pub size: u64,
+    pub modified_ms: u64,
+    pub etag: ETag,
+    pub glance: Glance,
+}
+
+/// What a listing shows of an upload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListedUpload {
+    pub id: UploadId,
+    pub initiated_ms: u64,
+    pub glance: Glance,
 }
 
 /// An upload in parts that has begun.
@@ -188,7 +211,7 @@ impl Object {
             size: summary.size,
             modified_ms: summary.modified_ms,
             etag: summary.etag,
-            attributes: summary.attributes,
+            attributes: summary.attributes.into(),
             part_sizes,
             upload,
             extents,
@@ -196,13 +219,13 @@ impl Object {
     }
 }
 
-impl Summary {
+impl<'a> Summary<'a> {
     /// Reads the head of an object's value.
-    pub fn decode(bytes: &[u8]) -> Option<Summary> {
+    pub fn decode(bytes: &'a [u8]) -> Option<Summary<'a>> {
         Summary::read(bytes).map(|(summary, _)| summary)
     }
 
-    fn read(bytes: &[u8]) -> Option<(Summary, Reader<'_>)> {
+    fn read(bytes: &'a [u8]) -> Option<(Summary<'a>, Reader<'a>)> {
         let mut reader = Reader::new(bytes)?;
         let summary = Summary {
             size: reader.u64()?,
@@ -211,7 +234,7 @@ impl Summary {
                 md5: reader.array()?,
                 parts: reader.u16()?,
             },
-            attributes: reader.bytes()?.into(),
+            attributes: reader.bytes()?,
         };
         Some((summary, reader))
     }

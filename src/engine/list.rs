@@ -5,21 +5,27 @@
 
 use crate::engine::Machine;
 use crate::engine::core::Core;
-use crate::engine::entry::{Part, Summary, Upload};
-use crate::engine::message::{PartPage, Refusal, Reply, Request, UploadPage, UploadWalk};
+use crate::engine::entry::{GlanceAt, ListedObject, ListedUpload, Part, Summary, Upload};
+use crate::engine::message::{PartPage, Refusal, Reply, Request};
 use crate::index::key::{self, BucketId, Named, UploadId};
-use crate::index::{KeyPage, KeyWalk, WalkItem};
+use crate::index::{KeyPage, KeyWalk, UploadWalk, WalkItem};
 use std::rc::Rc;
 
 const CHECKED: &str = "the index holds values that were checked";
 
 impl<I: Machine> Core<I> {
     /// A page of a bucket's objects, from all cores.
-    pub async fn list_objects(self: &Rc<Self>, bucket: BucketId, walk: KeyWalk) -> KeyPage<Summary> {
+    pub async fn list_objects(
+        self: &Rc<Self>,
+        bucket: BucketId,
+        walk: KeyWalk,
+        glance_at: GlanceAt,
+    ) -> KeyPage<ListedObject> {
         let replies = self
             .call_all(|| Request::ListObjects {
                 bucket,
                 walk: walk.clone(),
+                glance_at,
             })
             .await;
         let pages = replies.into_iter().map(|reply| match reply {
@@ -29,71 +35,60 @@ impl<I: Machine> Core<I> {
         merge(pages.collect(), walk.max)
     }
 
-    /// A page of a bucket's unfinished uploads, from all cores.
-    pub async fn list_uploads(self: &Rc<Self>, bucket: BucketId, walk: UploadWalk) -> UploadPage {
+    /// A page of a bucket's unfinished uploads, from all cores. Those of one key are all on one core, and stay in order.
+    pub async fn list_uploads(
+        self: &Rc<Self>,
+        bucket: BucketId,
+        walk: UploadWalk,
+        glance_at: GlanceAt,
+    ) -> KeyPage<ListedUpload> {
         let replies = self
             .call_all(|| Request::ListUploads {
                 bucket,
                 walk: walk.clone(),
+                glance_at,
             })
             .await;
-        let mut merged = UploadPage {
-            uploads: Vec::new(),
-            truncated: false,
-        };
-        for reply in replies {
-            let Reply::Uploads(page) = reply else {
-                unreachable!("a listing is answered by a page")
-            };
-            merged.truncated |= page.truncated;
-            merged.uploads.extend(page.uploads);
-        }
-        merged
-            .uploads
-            .sort_by(|(a_key, a_id, _), (b_key, b_id, _)| (a_key, a_id).cmp(&(b_key, b_id)));
-        merged.truncated |= merged.uploads.len() > walk.max;
-        merged.uploads.truncate(walk.max);
-        merged
+        let pages = replies.into_iter().map(|reply| match reply {
+            Reply::Uploads(page) => page,
+            other => unreachable!("a listing is answered by a page, not {other:?}"),
+        });
+        merge(pages.collect(), walk.keys.max)
     }
 
-    pub fn objects_here(&self, bucket: BucketId, walk: &KeyWalk) -> KeyPage<Summary> {
+    pub fn objects_here(
+        &self,
+        bucket: BucketId,
+        walk: &KeyWalk,
+        glance_at: GlanceAt,
+    ) -> KeyPage<ListedObject> {
         let index = self.index.borrow();
         index.walk_objects(bucket, walk, |entry| {
-            Summary::decode(&entry.value).expect(CHECKED)
+            let object = Summary::decode(&entry.value).expect(CHECKED);
+            ListedObject {
+                size: object.size,
+                modified_ms: object.modified_ms,
+                etag: object.etag,
+                glance: glance_at(object.attributes),
+            }
         })
     }
 
-    pub fn uploads_here(&self, bucket: BucketId, walk: &UploadWalk) -> UploadPage {
-        let scope = key::upload_prefix(bucket, &walk.prefix);
-        let from = match &walk.after_key {
-            Some(key) => {
-                key::upload(bucket, key, walk.after_upload.unwrap_or(UploadId([0; 16]))).max(scope.clone())
-            }
-            None => scope.clone(),
-        };
-        let mut page = UploadPage {
-            uploads: Vec::new(),
-            truncated: false,
-        };
+    pub fn uploads_here(
+        &self,
+        bucket: BucketId,
+        walk: &UploadWalk,
+        glance_at: GlanceAt,
+    ) -> KeyPage<ListedUpload> {
         let index = self.index.borrow();
-        for (index_key, entry) in index.range_from(&from) {
-            if !index_key.starts_with(&scope) {
-                break;
+        index.walk_uploads(bucket, walk, |id, entry| {
+            let upload = Upload::decode(&entry.value).expect(CHECKED);
+            ListedUpload {
+                id,
+                initiated_ms: upload.initiated_ms,
+                glance: glance_at(&upload.attributes),
             }
-            let Some(Named::Upload { key, upload, .. }) = key::parse(index_key) else {
-                continue;
-            };
-            if !walk.is_after(&key, upload) {
-                continue;
-            }
-            if page.uploads.len() == walk.max {
-                page.truncated = true;
-                break;
-            }
-            page.uploads
-                .push((key, upload, Upload::decode(&entry.value).expect(CHECKED)));
-        }
-        page
+        })
     }
 
     pub fn parts_here(
@@ -129,16 +124,6 @@ impl<I: Machine> Core<I> {
                 .push((number, entry.sequence, Part::decode(&entry.value).expect(CHECKED)));
         }
         Ok(page)
-    }
-}
-
-impl UploadWalk {
-    fn is_after(&self, key: &[u8], upload: UploadId) -> bool {
-        match (&self.after_key, self.after_upload) {
-            (None, _) => true,
-            (Some(after), None) => key > after.as_slice(),
-            (Some(after), Some(after_upload)) => (key, upload) > (after.as_slice(), after_upload),
-        }
     }
 }
 

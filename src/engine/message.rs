@@ -4,9 +4,9 @@
 //! small body, which never change.
 
 use crate::engine::cache::Versions;
-use crate::engine::entry::{Bucket, ETag, Extent, Part, Summary, Upload};
+use crate::engine::entry::{Bucket, ETag, Extent, GlanceAt, ListedObject, ListedUpload, Part, Upload};
 use crate::index::key::{BucketId, UploadId};
-use crate::index::{KeyPage, KeyWalk, Lives};
+use crate::index::{KeyPage, KeyWalk, Lives, UploadWalk};
 use crate::io::SegmentId;
 use std::sync::Arc;
 
@@ -27,6 +27,8 @@ pub enum Refusal {
     /// The bucket is there already.
     BucketExists,
     BucketNotEmpty,
+    /// There are as many as there may be.
+    TooManyBuckets,
     /// The bucket is being deleted.
     BucketBusy,
     PreconditionFailed,
@@ -58,10 +60,12 @@ pub enum Request {
     ListObjects {
         bucket: BucketId,
         walk: KeyWalk,
+        glance_at: GlanceAt,
     },
     ListUploads {
         bucket: BucketId,
         walk: UploadWalk,
+        glance_at: GlanceAt,
     },
     ListParts {
         bucket: BucketId,
@@ -119,8 +123,8 @@ pub enum Reply {
     Value(Result<Value, Refusal>),
     Outcome(Result<Outcome, Refusal>),
     Outcomes(Vec<Result<Outcome, Refusal>>),
-    Objects(KeyPage<Summary>),
-    Uploads(UploadPage),
+    Objects(KeyPage<ListedObject>),
+    Uploads(KeyPage<ListedUpload>),
     Parts(Result<PartPage, Refusal>),
     Bucket(Result<Bucket, Refusal>),
     /// Whether the bucket holds nothing on that core.
@@ -268,23 +272,6 @@ pub struct Outcome {
     pub sequence: u64,
     /// Milliseconds since 1970.
     pub modified_ms: u64,
-}
-
-/// Which uploads to list.
-#[derive(Clone, Debug)]
-pub struct UploadWalk {
-    pub prefix: Vec<u8>,
-    /// Only keys greater than this, or equal with an upload id greater than `after_upload`.
-    pub after_key: Option<Vec<u8>>,
-    pub after_upload: Option<UploadId>,
-    pub max: usize,
-}
-
-/// Uploads in order of key, then id.
-#[derive(Debug)]
-pub struct UploadPage {
-    pub uploads: Vec<(Vec<u8>, UploadId, Upload)>,
-    pub truncated: bool,
 }
 
 /// Parts of one upload in order of number, each with its sequence.

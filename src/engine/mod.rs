@@ -37,15 +37,16 @@ mod space;
 
 pub use body::{BodyWriter, StoredBody};
 pub use body_reader::{BodyReader, Piece};
-pub use budget::HeldBytes;
+pub use buckets::{BucketPage, BucketWalk};
+pub use budget::{DocumentMemory, HeldBytes};
 pub use core::Counters;
-pub use entry::{Bucket, ETag, Object, Part, Summary, Upload};
-pub use message::{Completion, Message, Outcome, PartPage, Refusal, UploadPage, UploadWalk, WriteCondition};
+pub use entry::{Bucket, ETag, Glance, GlanceAt, ListedObject, ListedUpload, Object, Part, Upload};
+pub use message::{Completion, Message, Outcome, PartPage, Refusal, WriteCondition};
 pub use recover::{RecoverError, Recovered};
 pub use space::SpaceUse;
 
 pub use crate::index::key::{BucketId, UploadId};
-pub use crate::index::{KeyPage, KeyWalk, WalkItem};
+pub use crate::index::{KeyPage, KeyWalk, UploadWalk, WalkItem};
 
 use crate::index::key;
 use crate::io::Io;
@@ -151,19 +152,15 @@ impl<I: Machine> Engine<I> {
         self.core.buckets.borrow().get(name).cloned()
     }
 
-    /// All buckets, in order of name.
-    pub fn buckets(&self) -> Vec<(String, Bucket)> {
-        let buckets = self.core.buckets.borrow();
-        buckets
-            .iter()
-            .map(|(name, bucket)| (name.to_owned(), bucket.clone()))
-            .collect()
+    /// A page of the buckets.
+    pub fn buckets(&self, walk: &BucketWalk<'_>) -> BucketPage {
+        self.core.buckets.borrow().walk(walk)
     }
 
     /// Makes a bucket; `location` is kept and given back.
     ///
     /// # Errors
-    /// `BucketExists` and what refuses any write.
+    /// `BucketExists`, `TooManyBuckets` and what refuses any write.
     pub async fn create_bucket(&self, name: &str, location: &str) -> Result<Bucket, Refusal> {
         let request = Request::CreateBucket {
             name: name.to_owned(),
@@ -200,7 +197,12 @@ impl<I: Machine> Engine<I> {
         BodyWriter::new(self.core.clone(), length)
     }
 
-    /// Memory for a body that is gathered whole, out of what this core's bodies may have.
+    /// Memory for a document that is gathered whole; none at first.
+    pub fn document_memory(&self) -> DocumentMemory<I> {
+        DocumentMemory::new(self.core.clone())
+    }
+
+    /// Memory for an answer that is made whole, out of what this core's bodies may have.
     ///
     /// # Errors
     /// `Busy`.
@@ -216,6 +218,11 @@ impl<I: Machine> Engine<I> {
     /// Bytes of memory that bodies on this core wait for.
     pub fn wanted_buffer_bytes(&self) -> usize {
         self.core.buffers.wanted_bytes()
+    }
+
+    /// Bytes of memory that documents on this core wait for.
+    pub fn wanted_document_bytes(&self) -> usize {
+        self.core.documents.wanted_bytes() + self.core.last_document.wanted_bytes()
     }
 
     /// The body of an object's version, to be kept while its attributes change ([`Refusal::Stale`] if it changes first).
@@ -335,9 +342,14 @@ impl<I: Machine> Engine<I> {
         })
     }
 
-    /// A page of a bucket's objects.
-    pub async fn list_objects(&self, bucket: BucketId, walk: KeyWalk) -> KeyPage<Summary> {
-        self.core.list_objects(bucket, walk).await
+    /// A page of a bucket's objects, with a glance at the attributes of each.
+    pub async fn list_objects(
+        &self,
+        bucket: BucketId,
+        walk: KeyWalk,
+        glance_at: GlanceAt,
+    ) -> KeyPage<ListedObject> {
+        self.core.list_objects(bucket, walk, glance_at).await
     }
 
     /// Begins an upload in parts.
@@ -469,9 +481,14 @@ impl<I: Machine> Engine<I> {
         }
     }
 
-    /// A page of a bucket's unfinished uploads.
-    pub async fn list_uploads(&self, bucket: BucketId, walk: UploadWalk) -> UploadPage {
-        self.core.list_uploads(bucket, walk).await
+    /// A page of a bucket's unfinished uploads, with a glance at the attributes of each.
+    pub async fn list_uploads(
+        &self,
+        bucket: BucketId,
+        walk: UploadWalk,
+        glance_at: GlanceAt,
+    ) -> KeyPage<ListedUpload> {
+        self.core.list_uploads(bucket, walk, glance_at).await
     }
 
     async fn mutate(&self, bucket: BucketId, key: &[u8], mutation: Mutation) -> Result<Outcome, Refusal> {

@@ -6,7 +6,7 @@
 pub mod key;
 mod walk;
 
-pub use walk::{KeyPage, KeyWalk, WalkItem};
+pub use walk::{KeyPage, KeyWalk, UploadWalk, WalkItem};
 
 use std::collections::BTreeMap;
 use std::ops::Bound;

@@ -1,7 +1,7 @@
 //! Walking keys in order under a prefix, folding those that share a prefix up to a delimiter.
 //!
 //! A common prefix costs one seek, however many keys it hides: after it the walk goes on at the first key
-//! that does not start with it. The walk compares object keys (unescaped), as S3's listings do.
+//! that does not start with it. The parts of an upload cost one seek as well. The walk compares object keys (unescaped), as S3's listings do.
 
 use super::{Entry, Index, key};
 use std::ops::Bound;
@@ -17,6 +17,14 @@ pub struct KeyWalk {
     pub after: Option<Vec<u8>>,
     /// Stop after this many items.
     pub max: usize,
+}
+
+/// Which uploads to walk.
+#[derive(Clone, Debug)]
+pub struct UploadWalk {
+    pub keys: KeyWalk,
+    /// Of the key that is `keys.after`, those begun after this one; if there is none, none of that key.
+    pub after_upload: Option<key::UploadId>,
 }
 
 /// One item of a listing.
@@ -86,6 +94,84 @@ impl Index {
     }
 }
 
+impl Index {
+    /// Walks the unfinished uploads of `bucket`, those of a key in the order in which they began.
+    pub fn walk_uploads<T>(
+        &self,
+        bucket: key::BucketId,
+        walk: &UploadWalk,
+        mut view: impl FnMut(key::UploadId, &Entry) -> T,
+    ) -> KeyPage<T> {
+        let scope = key::upload_prefix(bucket, &walk.keys.prefix);
+        let mut from = Bound::Included(walk.first_index_key(&scope, bucket));
+        let mut page = KeyPage {
+            items: Vec::new(),
+            truncated: false,
+        };
+        let mut range = self.map.range::<[u8], _>((borrow(&from), Bound::Unbounded));
+        while let Some((index_key, entry)) = range.next() {
+            if !index_key.starts_with(&scope) {
+                break;
+            }
+            let hidden = match key::parse(index_key) {
+                Some(key::Named::Upload {
+                    key: name, upload, ..
+                }) => {
+                    let folded = walk.keys.common_prefix_of(&name);
+                    if folded.is_none() && !walk.is_behind_marker(&name, upload) {
+                        continue;
+                    }
+                    if page.items.len() == walk.keys.max {
+                        page.truncated = true;
+                        break;
+                    }
+                    let Some(length) = folded else {
+                        page.items.push(WalkItem::Key(name, view(upload, entry)));
+                        continue;
+                    };
+                    let common = name[..length].to_vec();
+                    let hidden = key::upload_prefix(bucket, &common);
+                    page.items.push(WalkItem::CommonPrefix(common));
+                    hidden
+                }
+                Some(key::Named::Part {
+                    key: name, upload, ..
+                }) => key::upload(bucket, &name, upload),
+                _ => continue,
+            };
+            let Some(behind) = super::successor_of_prefix(&hidden) else {
+                break;
+            };
+            from = Bound::Included(behind);
+            range = self.map.range::<[u8], _>((borrow(&from), Bound::Unbounded));
+        }
+        page
+    }
+}
+
+impl UploadWalk {
+    fn is_behind_marker(&self, name: &[u8], upload: key::UploadId) -> bool {
+        match (&self.keys.after, self.after_upload) {
+            (None, _) => true,
+            (Some(after), None) => name > after.as_slice(),
+            (Some(after), Some(after_upload)) => (name, upload) > (after.as_slice(), after_upload),
+        }
+    }
+
+    fn first_index_key(&self, scope: &[u8], bucket: key::BucketId) -> Vec<u8> {
+        let Some(after) = &self.keys.after else {
+            return scope.to_vec();
+        };
+        if let Some(length) = self.keys.hidden_by_marker(after)
+            && let Some(behind) = super::successor_of_prefix(&key::upload_prefix(bucket, &after[..length]))
+        {
+            return behind;
+        }
+        let upload = self.after_upload.unwrap_or(key::UploadId([0xff; 16]));
+        key::upload(bucket, after, upload).max(scope.to_vec())
+    }
+}
+
 impl KeyWalk {
     /// Length of the common prefix that `name` folds into.
     pub fn common_prefix_of(&self, name: &[u8]) -> Option<usize> {
@@ -102,13 +188,19 @@ impl KeyWalk {
         Some(self.prefix.len() + at + self.delimiter.len())
     }
 
+    /// A marker inside a common prefix (or that is one) skips all that it hides: the length of that.
+    fn hidden_by_marker(&self, after: &[u8]) -> Option<usize> {
+        after
+            .starts_with(&self.prefix)
+            .then(|| self.common_prefix_of(after))
+            .flatten()
+    }
+
     fn first_index_key(&self, scope: &[u8], bucket: key::BucketId) -> Vec<u8> {
         let Some(after) = &self.after else {
             return scope.to_vec();
         };
-        // A marker inside a common prefix (or that is one) skips all that it hides.
-        if after.starts_with(&self.prefix)
-            && let Some(length) = self.common_prefix_of(after)
+        if let Some(length) = self.hidden_by_marker(after)
             && let Some(behind) = super::successor_of_prefix(&key::object_prefix(bucket, &after[..length]))
         {
             return behind;
@@ -191,6 +283,71 @@ mod tests {
         assert_eq!(names(&walk(&index, "", "/", Some("a/"), 10)), ["b"]);
         assert_eq!(names(&walk(&index, "", "/", Some("a/1"), 10)), ["b"]);
         assert_eq!(names(&walk(&index, "", "/", Some("a"), 10)), ["<a/>", "b"]);
+    }
+
+    fn uploads(entries: &[(&str, u8, u16)]) -> Index {
+        let mut index = Index::default();
+        for &(name, id, parts) in entries {
+            let id = key::UploadId([id; 16]);
+            for part in 0..=parts {
+                let index_key = match part {
+                    0 => key::upload(BucketId(1), name.as_bytes(), id),
+                    part => key::part(BucketId(1), name.as_bytes(), id, part),
+                };
+                let entry = Entry {
+                    sequence: part.into(),
+                    home_segment: 0,
+                    home_bytes: 0,
+                    lives: crate::index::Lives::one(0),
+                    value: Box::default(),
+                };
+                index.put(&index_key, entry);
+            }
+        }
+        index
+    }
+
+    fn upload_names(index: &Index, delimiter: &str, after: Option<(&str, u8)>, max: usize) -> Vec<String> {
+        let walk = UploadWalk {
+            keys: KeyWalk {
+                prefix: Vec::new(),
+                delimiter: delimiter.into(),
+                after: after.map(|(name, _)| name.as_bytes().to_vec()),
+                max,
+            },
+            after_upload: after.and_then(|(_, id)| (id > 0).then_some(key::UploadId([id; 16]))),
+        };
+        let page = index.walk_uploads(BucketId(1), &walk, |id, entry| {
+            assert_eq!(entry.sequence, 0, "a part is no upload");
+            id.0[0]
+        });
+        let name = |item: &WalkItem<u8>| match item {
+            WalkItem::Key(name, id) => format!("{}:{id}", str::from_utf8(name).unwrap()),
+            WalkItem::CommonPrefix(name) => format!("<{}>", str::from_utf8(name).unwrap()),
+        };
+        let mut names: Vec<String> = page.items.iter().map(name).collect();
+        names.extend(page.truncated.then(|| "...".to_owned()));
+        names
+    }
+
+    #[test]
+    fn uploads_fold_as_keys_do_and_their_parts_are_passed_over() {
+        let index = uploads(&[
+            ("a", 1, 3),
+            ("a", 2, 0),
+            ("b/1", 1, 2),
+            ("b/2", 3, 9),
+            ("c", 4, 1),
+        ]);
+        let names = |delimiter, after, max| upload_names(&index, delimiter, after, max);
+        assert_eq!(names("", None, 9), ["a:1", "a:2", "b/1:1", "b/2:3", "c:4"]);
+        assert_eq!(names("/", None, 9), ["a:1", "a:2", "<b/>", "c:4"]);
+        assert_eq!(names("/", None, 3), ["a:1", "a:2", "<b/>", "..."]);
+        assert_eq!(names("/", None, 4), ["a:1", "a:2", "<b/>", "c:4"]);
+        assert_eq!(names("/", Some(("b/1", 1)), 9), ["c:4"]);
+        assert_eq!(names("", Some(("a", 1)), 2), ["a:2", "b/1:1", "..."]);
+        assert_eq!(names("", Some(("a", 0)), 9), ["b/1:1", "b/2:3", "c:4"]);
+        assert_eq!(names("", Some(("c", 4)), 9), Vec::<String>::new());
     }
 
     #[test]

@@ -14,6 +14,10 @@ use std::fmt;
 
 use crate::s3::xml::escape_into;
 
+/// Bytes that one element says of what a client sent: the longest key. Whoever has no credentials can be refused too,
+/// and a path of quotes is six times as long in XML.
+const ELEMENT_BYTES_MAX: usize = crate::limits::KEY_BYTES_MAX;
+
 /// Defines the codes once: variant, status, S3's default message. The code is the variant's name.
 macro_rules! error_codes {
     ($($code:ident $status:literal $message:literal;)*) => {
@@ -123,6 +127,7 @@ error_codes! {
     ServiceUnavailable 503 "Service is unable to handle request.";
     SignatureDoesNotMatch 403 "The request signature we calculated does not match the signature you provided. Check your key and signing method.";
     SlowDown 503 "Please reduce your request rate.";
+    TooManyBuckets 400 "You have attempted to create more buckets than allowed";
     UnexpectedContent 400 "This request does not support content";
     XAmzContentSHA256Mismatch 400 "The provided 'x-amz-content-sha256' header does not match what was computed.";
 }
@@ -224,7 +229,8 @@ impl S3Error {
 
     /// Appends the XML body: S3's `Error` document.
     ///
-    /// `resource` is the path as the client sent it or as it was understood.
+    /// `resource` is the path as the client sent it or as it was understood. Of long elements the first
+    /// `ELEMENT_BYTES_MAX` bytes are told.
     pub fn render(&self, out: &mut Vec<u8>, resource: &[u8], request_id: &str, host_id: &str) {
         out.extend_from_slice(b"<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error>");
         element(out, "Code", self.code.as_str().as_bytes());
@@ -263,6 +269,7 @@ fn element(out: &mut Vec<u8>, name: &str, text: &[u8]) {
     out.push(b'<');
     out.extend_from_slice(name.as_bytes());
     out.push(b'>');
+    let text = first_bytes(text);
     // Control characters cannot be spelled in XML 1.0, and an error must be readable by every parser.
     match text.iter().any(|byte| is_unspeakable(*byte)) {
         true => escape_into(
@@ -277,6 +284,16 @@ fn element(out: &mut Vec<u8>, name: &str, text: &[u8]) {
     out.extend_from_slice(b"</");
     out.extend_from_slice(name.as_bytes());
     out.push(b'>');
+}
+
+/// The first `ELEMENT_BYTES_MAX` bytes, or some fewer if a character would be cut in two.
+fn first_bytes(text: &[u8]) -> &[u8] {
+    if text.len() <= ELEMENT_BYTES_MAX {
+        return text;
+    }
+    let is_within = |at: usize| text[at] & 0xc0 == 0x80;
+    let end = (ELEMENT_BYTES_MAX - 3..=ELEMENT_BYTES_MAX).rfind(|&at| !is_within(at));
+    &text[..end.unwrap_or(ELEMENT_BYTES_MAX)]
 }
 
 fn is_unspeakable(byte: u8) -> bool {
@@ -365,6 +382,26 @@ mod tests {
                 .unwrap()
                 .contains("<Resource>/b/\u{fffd}\u{fffd}(</Resource>")
         );
+    }
+
+    #[test]
+    fn what_is_told_of_a_long_path_or_argument_is_bounded() {
+        let long = "'".repeat(16_000);
+        let mut out = Vec::new();
+        S3Error::invalid_argument("no", &long, &long).render(&mut out, long.as_bytes(), "r", "h");
+        let text = String::from_utf8(out).unwrap();
+        let told = "&apos;".repeat(1024);
+        for element in ["ArgumentName", "ArgumentValue", "Resource"] {
+            assert!(
+                text.contains(&format!("<{element}>{told}</{element}>")),
+                "{element}"
+            );
+        }
+        let mut out = Vec::new();
+        let wide = format!("a{}", "€".repeat(1000));
+        S3Error::new(ErrorCode::InvalidURI).render(&mut out, wide.as_bytes(), "r", "h");
+        let told = format!("<Resource>a{}</Resource>", "€".repeat(341));
+        assert!(String::from_utf8(out).unwrap().contains(&told));
     }
 
     #[test]

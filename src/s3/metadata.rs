@@ -5,7 +5,8 @@
 //! lends header names and values without allocating.
 //!
 //! Invariants: no value holds a control character other than a tab, so none can end a header line; user
-//! metadata is within S3's 2 KiB as it was sent; every value is shorter than a request head, so lengths fit
+//! metadata is within S3's 2 KiB as it was sent, and so is what else a write stores (an older object may have
+//! more of that); every value is shorter than a request head, so lengths fit
 //! the 16 bits that they have on disk.
 //!
 //! # The encoding, version 1
@@ -37,9 +38,9 @@ pub use codec::{AttributesView, DecodeError};
 use std::borrow::Cow;
 
 use crate::http::is_token;
-use crate::limits::{HEAD_BYTES_MAX, USER_METADATA_BYTES_MAX};
-use crate::s3::checksum::Checksum;
+use crate::limits::{HEAD_BYTES_MAX, SYSTEM_METADATA_BYTES_MAX, USER_METADATA_BYTES_MAX};
 use crate::s3::checksum::headers::UploadChecksum;
+use crate::s3::checksum::{Algorithm, Checksum, ChecksumType};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 
 /// The type of an object whose client did not say.
@@ -217,6 +218,7 @@ impl Attributes {
                 user.add(suffix, value)?;
             }
         }
+        attributes.check_size()?;
         attributes.user = user.finish();
         Ok(attributes)
     }
@@ -261,6 +263,15 @@ impl Attributes {
         Ok(())
     }
 
+    /// Fields are bounded as S3 counts them: names and values.
+    fn check_size(&self) -> S3Result<()> {
+        let lengths = self
+            .fields
+            .iter()
+            .map(|(field, value)| field.header().len() + value.len());
+        metadata_within(lengths.sum(), SYSTEM_METADATA_BYTES_MAX)
+    }
+
     /// The value of a field that is set.
     pub fn get(&self, field: Field) -> Option<&[u8]> {
         self.fields
@@ -272,6 +283,34 @@ impl Attributes {
     /// User metadata: names with their prefix, values as they are returned.
     pub fn user(&self) -> impl Iterator<Item = (&str, &[u8])> {
         self.user.iter().map(|(name, value)| (&**name, &**value))
+    }
+}
+
+/// What a listing shows of attributes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Shown {
+    pub storage_class: StorageClass,
+    /// Of an object's checksum, or of the one that an upload announced.
+    pub checksum: Option<(Algorithm, ChecksumType)>,
+}
+
+impl Shown {
+    /// In eight bytes, so that an entry of a listing has a fixed size; [`Shown::of`] reads them. They are stored nowhere.
+    pub fn to_bytes(self) -> [u8; 8] {
+        let (algorithm, kind) = match self.checksum {
+            Some((algorithm, kind)) => (algorithm as u8, kind as u8),
+            None => (0, 0),
+        };
+        [self.storage_class as u8, algorithm, kind, 0, 0, 0, 0, 0]
+    }
+
+    pub fn of(bytes: [u8; 8]) -> Shown {
+        let [class, algorithm, kind, ..] = bytes;
+        let checksum = Algorithm::from_code(algorithm).zip(ChecksumType::from_code(kind));
+        Shown {
+            storage_class: StorageClass::from_code(class).unwrap_or_default(),
+            checksum,
+        }
     }
 }
 
@@ -345,12 +384,7 @@ impl UserMetadata {
                 self.entries.push((name, value.to_vec()));
             }
         }
-        if self.size_bytes > USER_METADATA_BYTES_MAX {
-            return Err(S3Error::new(ErrorCode::MetadataTooLarge)
-                .detail("Size", self.size_bytes.to_string())
-                .detail("MaxSizeAllowed", USER_METADATA_BYTES_MAX.to_string()));
-        }
-        Ok(())
+        metadata_within(self.size_bytes, USER_METADATA_BYTES_MAX)
     }
 
     fn finish(mut self) -> Vec<(Box<str>, Box<[u8]>)> {
@@ -358,6 +392,15 @@ impl UserMetadata {
         let safe = |(name, value): (Box<str>, Vec<u8>)| (name, mail_safe::encode(value).into());
         self.entries.into_iter().map(safe).collect()
     }
+}
+
+fn metadata_within(bytes: usize, bytes_max: usize) -> S3Result<()> {
+    if bytes <= bytes_max {
+        return Ok(());
+    }
+    Err(S3Error::new(ErrorCode::MetadataTooLarge)
+        .detail("Size", bytes.to_string())
+        .detail("MaxSizeAllowed", bytes_max.to_string()))
 }
 
 fn strip_user_prefix(name: &str) -> Option<&str> {
@@ -556,6 +599,25 @@ mod tests {
     }
 
     #[test]
+    fn system_metadata_is_bounded_in_all_and_what_was_stored_with_more_is_read() {
+        let value = "v".repeat(2048 - "Content-Disposition".len());
+        let within = from(&[("content-disposition", &value)]);
+        assert_eq!(within.get(Field::ContentDisposition), Some(value.as_bytes()));
+        let over = [("content-disposition", value.as_str()), ("expires", "0")];
+        assert_eq!(code(&over), ErrorCode::MetadataTooLarge);
+        let long = "v".repeat(12_000);
+        for field in Field::ALL
+            .into_iter()
+            .filter(|field| *field != Field::WebsiteRedirectLocation)
+        {
+            assert_eq!(code(&[(field.header(), &long)]), ErrorCode::MetadataTooLarge);
+        }
+        let mut older = Attributes::default();
+        older.set(Field::ContentDisposition, long.as_bytes()).unwrap();
+        assert_eq!(Attributes::decode(&older.encode()), Ok(older));
+    }
+
+    #[test]
     fn nothing_that_ends_a_header_line_is_stored() {
         for bad in ["a\r\nSet-Cookie: x", "a\nb", "a\rb", "a\0b", "a\u{7f}"] {
             assert_eq!(
@@ -580,6 +642,23 @@ mod tests {
             from(&[("cache-control", "a\tb")]).get(Field::CacheControl),
             Some(&b"a\tb"[..])
         );
+    }
+
+    #[test]
+    fn what_a_listing_shows_fits_eight_bytes() {
+        let kinds = [ChecksumType::FullObject, ChecksumType::Composite];
+        let some = Algorithm::ALL
+            .into_iter()
+            .flat_map(|algorithm| kinds.map(|kind| Some((algorithm, kind))));
+        for checksum in some.chain([None]) {
+            for storage_class in StorageClass::ALL {
+                let shown = Shown {
+                    storage_class,
+                    checksum,
+                };
+                assert_eq!(Shown::of(shown.to_bytes()), shown);
+            }
+        }
     }
 
     #[test]

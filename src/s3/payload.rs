@@ -4,7 +4,7 @@
 //! digest and length that the request gave was right. A body's bytes are received straight into the caller's memory,
 //! but for those few with `aws-chunked` that come together with the head of their chunk: these are copied.
 
-use crate::engine::{BodyWriter, Engine, Machine};
+use crate::engine::{BodyWriter, DocumentMemory, Engine, Machine};
 use crate::http::AwsChunkedDecoder;
 use crate::http::aws_chunked::{AwsChunkedError, Expect, Item};
 use crate::limits::PUT_BYTES_MAX;
@@ -17,10 +17,13 @@ use crate::s3::refusal::auth_error;
 use crate::s3::request::Request;
 use crate::s3::service::Receive;
 use ring::digest::{Context, SHA256};
-use std::ops::Range;
+use std::ops::{Deref, Range};
 
 /// Bytes of the buffer in which the heads of chunks and the trailers are found.
 const CHUNK_BUFFER_BYTES: usize = 4096;
+
+/// Bytes of a body that is gathered which are received, and hashed, at a time.
+const COLLECT_BYTES: usize = 16 * 1024;
 
 /// A body being read.
 pub struct Payload<'r, R> {
@@ -53,6 +56,20 @@ struct Chunks {
     trailers: Vec<u8>,
     trailer_digest: Option<Digest>,
     ended: bool,
+}
+
+/// A body that was gathered whole. It holds its memory until it is dropped: once the answer to it is made.
+pub struct Collected<I: Machine> {
+    bytes: Vec<u8>,
+    _memory: DocumentMemory<I>,
+}
+
+impl<I: Machine> Deref for Collected<I> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
 }
 
 /// What is known of a body that was verified.
@@ -160,29 +177,46 @@ impl<'r, R: Receive> Payload<'r, R> {
         }
     }
 
-    /// Receives the whole body into memory, out of what the core's bodies may have.
+    /// Receives the whole body into memory, which it holds as it comes: see `engine/budget`.
     ///
     /// Errors: `MaxMessageLengthExceeded` behind `bytes_max`, `SlowDown`, and what `fill` gives.
-    pub async fn collect<I: Machine>(&mut self, engine: &Engine<I>, bytes_max: usize) -> S3Result<Vec<u8>> {
+    pub async fn collect<I: Machine>(
+        &mut self,
+        engine: &Engine<I>,
+        bytes_max: usize,
+    ) -> S3Result<Collected<I>> {
         let too_long = || S3Error::new(ErrorCode::MaxMessageLengthExceeded);
         if self.length.is_some_and(|length| length > bytes_max as u64) {
             return Err(too_long());
         }
-        let announced = self.length.map_or(bytes_max, |length| length as usize);
-        let _held = engine.hold_bytes(announced).await?;
-        let mut body = Vec::new();
-        loop {
-            let at = body.len();
-            body.resize((at + 16 * 1024).min(bytes_max + 1), 0);
-            let count = self.fill(&mut body[at..]).await?;
-            body.truncate(at + count);
-            if count == 0 {
-                return Ok(body);
+        let length_max = self.length.map_or(bytes_max, |length| length as usize);
+        let mut memory = engine.document_memory();
+        let mut bytes = Vec::new();
+        while bytes.len() < length_max {
+            let at = bytes.len();
+            if at == memory.bytes() {
+                memory.grow(length_max).await?;
+                self.raw.gathers(memory.bytes());
+                bytes.reserve_exact(memory.bytes().min(length_max) - at);
             }
-            if body.len() > bytes_max {
-                return Err(too_long());
+            let room = memory.bytes().min(length_max) - at;
+            bytes.resize(at + room.min(COLLECT_BYTES), 0);
+            let count = self.fill(&mut bytes[at..]).await?;
+            bytes.truncate(at + count);
+            if count == 0 {
+                break;
             }
         }
+        // With the last byte there may be signatures behind it, and nothing more.
+        if self.length.is_some() {
+            self.expect_end().await?;
+        } else if self.fill(&mut [0]).await? > 0 {
+            return Err(too_long());
+        }
+        Ok(Collected {
+            bytes,
+            _memory: memory,
+        })
     }
 
     /// Fills `dst`, or what there is left of the body; returns how many bytes, 0 only at the end.

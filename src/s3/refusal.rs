@@ -12,6 +12,7 @@ impl From<Refusal> for S3Error {
             Refusal::NoSuchKey => ErrorCode::NoSuchKey,
             Refusal::NoSuchUpload => ErrorCode::NoSuchUpload,
             Refusal::BucketExists => ErrorCode::BucketAlreadyOwnedByYou,
+            Refusal::TooManyBuckets => ErrorCode::TooManyBuckets,
             Refusal::BucketNotEmpty => ErrorCode::BucketNotEmpty,
             Refusal::BucketBusy => ErrorCode::OperationAborted,
             Refusal::PreconditionFailed => ErrorCode::PreconditionFailed,

@@ -71,6 +71,9 @@ pub trait Receive {
     /// Bytes that the transport says will come, if it does: `Some(0)` without a body.
     fn length(&self) -> Option<u64>;
 
+    /// The body is gathered whole, and holds so much memory of documents from now on.
+    fn gathers(&mut self, bytes: usize);
+
     /// Puts the next bytes at the start of `dst`; returns how many, 0 only at the end of the body. The first
     /// call sends `100 Continue` if the client waits for it.
     ///

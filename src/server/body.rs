@@ -7,7 +7,7 @@
 
 use super::Machine;
 use super::input::Input;
-use super::watch::{Ended, Phase, Watch};
+use super::watch::{Ended, Memory, Phase, Watch};
 use crate::http::body::Item;
 use crate::http::response::CONTINUE;
 use crate::http::{ChunkedDecoder, Framing, Head};
@@ -89,10 +89,11 @@ impl<'a> Body<'a> {
     ///
     /// botocore expects it also for empty bodies. Given the final response at once it would take that one's
     /// status for the connection's next response too.
-    pub async fn invite_nothing(&mut self) {
+    /// It is sent as the response is, so in the phase of that.
+    pub async fn invite_nothing(&mut self, phase: Phase) {
         if self.length == Some(0) {
             // Where this fails, sending the response does too.
-            let _ = self.invite().await;
+            let _ = self.invite(phase).await;
         }
     }
 
@@ -112,7 +113,7 @@ impl<'a> Body<'a> {
         }
         let received = match self.input.take(first) {
             0 => {
-                self.invite().await?;
+                self.invite(Phase::Sending).await?;
                 read(self.stream, self.watch, first, second).await?
             }
             taken => taken,
@@ -144,7 +145,7 @@ impl<'a> Body<'a> {
                 Item::NeedMore => {
                     self.input.consume(step.consumed);
                     if self.input.is_empty() {
-                        self.invite().await?;
+                        self.invite(Phase::Sending).await?;
                         let length = read(self.stream, self.watch, self.input.space(), &mut []).await?;
                         self.input.filled(length);
                     }
@@ -154,9 +155,9 @@ impl<'a> Body<'a> {
     }
 
     /// Tells a client that waits to go on.
-    async fn invite(&mut self) -> Result<(), ReceiveError> {
+    async fn invite(&mut self, phase: Phase) -> Result<(), ReceiveError> {
         if std::mem::take(&mut self.awaits_continue) {
-            self.watch.enter(Phase::Sending);
+            self.watch.enter(phase);
             let told = self.stream.write_all(CONTINUE).await;
             self.watch.enter(Phase::Serving);
             told.map_err(|_| ReceiveError::Incomplete)?;
@@ -177,6 +178,10 @@ impl<'a> Body<'a> {
 impl Receive for Body<'_> {
     fn length(&self) -> Option<u64> {
         self.length
+    }
+
+    fn gathers(&mut self, bytes: usize) {
+        self.watch.holds(Memory::Documents, bytes);
     }
 
     async fn receive_two(&mut self, first: &mut [u8], second: &mut [u8]) -> Result<usize, ReceiveError> {

@@ -22,9 +22,6 @@ use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
 
-/// Bytes read away at a time from a connection that is about to be closed.
-const LINGER_READ_BYTES: usize = 64 * 1024;
-
 /// Serves `stream` until one side closes it.
 pub async fn serve(core: Rc<Core>, mut stream: Stream, watch: Rc<Watch>) {
     loop {
@@ -90,14 +87,26 @@ impl Connection<'_> {
                 Arrival::Refused(error) => {
                     let response = answer::refused_head(error, &request_id);
                     let sent = self
-                        .writer(&mut buffers.output, &request_id, None, After::Linger)
+                        .writer(
+                            &mut buffers.output,
+                            &request_id,
+                            None,
+                            Phase::Telling,
+                            After::Linger,
+                        )
                         .send(response);
                     sent.await.map(|()| After::Linger)
                 }
                 Arrival::Ended(why) => {
                     let response = answer::ended_head(why, &request_id);
                     let sent = self
-                        .writer(&mut buffers.output, &request_id, None, After::Close)
+                        .writer(
+                            &mut buffers.output,
+                            &request_id,
+                            None,
+                            Phase::Telling,
+                            After::Close,
+                        )
                         .send(response);
                     sent.await.map(|()| After::Close)
                 }
@@ -171,13 +180,22 @@ impl Connection<'_> {
             head,
         );
         let is_of_reserve = self.watch.is_of_reserve();
-        let response = match (answer::health(self.core, head), self.core.service()) {
-            (Some(response), _) => response,
-            (None, _) if is_of_reserve => answer::no_room(head.path(), request_id),
-            (None, Some(service)) => s3::serve(service, head, &mut body, request_id.as_str()).await,
-            (None, None) => answer::not_started(head, request_id),
+        let (response, phase) = match (answer::health(self.core, head), self.core.service()) {
+            (Some(response), _) => (response, Phase::Telling),
+            (None, _) if is_of_reserve => (answer::no_room(head.path(), request_id), Phase::Telling),
+            (None, Some(service)) => {
+                let response = s3::serve(service, head, &mut body, request_id.as_str()).await;
+                // What was not refused was asked for by somebody known.
+                let phase = if response.status < 400 {
+                    Phase::Sending
+                } else {
+                    Phase::Telling
+                };
+                (response, phase)
+            }
+            (None, None) => (answer::not_started(head, request_id), Phase::Telling),
         };
-        body.invite_nothing().await;
+        body.invite_nothing(phase).await;
         let unread = body.unread();
         let after = match unread {
             Unread::Unknown => After::Linger,
@@ -189,7 +207,7 @@ impl Connection<'_> {
             }
             Unread::Bytes(_) | Unread::Nothing => After::Idle,
         };
-        self.writer(&mut buffers.output, request_id, Some(head), after)
+        self.writer(&mut buffers.output, request_id, Some(head), phase, after)
             .send(response)
             .await?;
         match (after, unread) {
@@ -207,6 +225,7 @@ impl Connection<'_> {
         output: &'a mut Vec<u8>,
         request_id: &'a RequestId,
         head: Option<&'a Head>,
+        phase: Phase,
         after: After,
     ) -> Writer<'a> {
         Writer {
@@ -216,6 +235,7 @@ impl Connection<'_> {
             output,
             request_id,
             head,
+            phase,
             closes: after != After::Idle,
         }
     }
@@ -239,16 +259,16 @@ impl Connection<'_> {
     }
 }
 
-/// Tells the peer that nothing more comes, and reads what it still sends, within bounds.
+/// Tells the peer that nothing more comes, and reads what it still sends, within bounds. It holds no memory: whoever
+/// sends bytes that nobody wants needs no credentials for it.
 async fn linger(core: &Core, stream: &mut Stream, watch: &Watch) {
     watch.enter(Phase::Lingering);
     if stream.shutdown(Shutdown::Write).is_err() {
         return;
     }
-    let mut discarded = vec![0; LINGER_READ_BYTES];
     let (mut total, mut turn) = (0, 0);
     while total < LINGER_BYTES_MAX {
-        match stream.read(&mut discarded).await {
+        match stream.discard(TURN_BYTES).await {
             Ok(length) if length > 0 => (total, turn) = (total + length, turn + length),
             _ => return,
         }

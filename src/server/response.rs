@@ -10,7 +10,7 @@
 use super::Machine;
 use super::answer;
 use super::core::{Core, RequestId};
-use super::watch::{Phase, Watch};
+use super::watch::{Memory, Phase, Watch};
 use crate::engine::{BodyReader, HeldBytes, Piece};
 use crate::http::{Head, Method, ResponseHead};
 use crate::io::Io;
@@ -34,6 +34,8 @@ pub struct Writer<'a> {
     pub request_id: &'a RequestId,
     /// The request's head; there is none if it was refused.
     pub head: Option<&'a Head>,
+    /// What the connection is at while it waits for room: [`Phase::Sending`], or [`Phase::Telling`] for a refusal.
+    pub phase: Phase,
     /// This is the connection's last response.
     pub closes: bool,
 }
@@ -50,7 +52,7 @@ impl Writer<'_> {
             body,
         } = response;
         let is_head = self.head.is_some_and(|head| head.method() == Method::Head);
-        self.watch.holds(0);
+        self.watch.holds(Memory::Bodies, 0);
         match body {
             ResponseBody::Empty => {
                 // RFC 9110 8.6: no length where there cannot be a body, and none of a 304's is known.
@@ -82,7 +84,7 @@ impl Writer<'_> {
     ) -> io::Result<()> {
         self.put_head(status, headers, length);
         let mut slices = [IoSlice::new(self.output), IoSlice::new(body)];
-        write_all(self.stream, self.watch, &mut slices).await
+        write_all(self.stream, self.watch, self.phase, &mut slices).await
     }
 
     async fn send_object(
@@ -100,6 +102,7 @@ impl Writer<'_> {
                 let ResponseBody::Bytes(body) = &refused.body else {
                     return Err(short());
                 };
+                self.phase = Phase::Telling;
                 return self
                     .send_with(refused.status, &refused.headers, Some(body.len() as u64), body)
                     .await;
@@ -134,13 +137,13 @@ impl Writer<'_> {
             return Err(short());
         }
         // An object of no bytes: its head is still to be sent.
-        write_all(self.stream, self.watch, &mut [IoSlice::new(lead)]).await
+        write_all(self.stream, self.watch, self.phase, &mut [IoSlice::new(lead)]).await
     }
 
     /// Counts what a long response holds of memory, so that it gives way when others need that and its client is slow.
     fn count(&self, bytes: usize) -> Option<HeldBytes> {
         let service = self.core.service().filter(|_| bytes > COUNTED_BYTES_MIN)?;
-        self.watch.holds(bytes);
+        self.watch.holds(Memory::Bodies, bytes);
         Some(service.engine.count_bytes(bytes))
     }
 
@@ -203,11 +206,16 @@ async fn write_piece(
 }
 
 /// Writes all of `slices`; as long as enough of it goes, the peer has time.
-async fn write_all(stream: &mut Stream, watch: &Watch, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
+async fn write_all(
+    stream: &mut Stream,
+    watch: &Watch,
+    phase: Phase,
+    mut slices: &mut [IoSlice<'_>],
+) -> io::Result<()> {
     // Leading empty slices would be written as nothing.
     IoSlice::advance_slices(&mut slices, 0);
     while !slices.is_empty() {
-        watch.enter(Phase::Sending);
+        watch.enter(phase);
         let written = stream.write_vectored(slices).await?;
         watch.moved(written);
         IoSlice::advance_slices(&mut slices, written);

@@ -46,6 +46,8 @@ pub enum Phase {
     Serving,
     /// Room to send a response.
     Sending,
+    /// Room to send a refusal, or what needs no credentials: nothing is lost but the words.
+    Telling,
     /// The peer's end of the stream, before closing.
     Lingering,
 }
@@ -58,7 +60,7 @@ impl Phase {
             Phase::Head => Some(HEAD_TIMEOUT),
             Phase::Lingering => Some(LINGER_TIMEOUT),
             // By their pace.
-            Phase::Body | Phase::Sending => None,
+            Phase::Body | Phase::Sending | Phase::Telling => None,
             Phase::Serving => None,
         }
     }
@@ -66,10 +68,19 @@ impl Phase {
     /// Whether nothing is lost but time if the connection ends.
     fn gives_way(self) -> bool {
         match self {
-            Phase::Idle | Phase::Reserve | Phase::Head | Phase::Lingering => true,
+            Phase::Idle | Phase::Reserve | Phase::Head | Phase::Telling | Phase::Lingering => true,
             Phase::Body | Phase::Serving | Phase::Sending => false,
         }
     }
+}
+
+/// What of a core's memory a connection holds, and others wait for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Memory {
+    /// Bodies on their way in and out, and responses.
+    Bodies,
+    /// XML bodies that are gathered.
+    Documents,
 }
 
 /// Why a connection's wait was ended.
@@ -99,8 +110,8 @@ pub struct Watches {
     on_all_closed: Cell<Option<Waker>>,
     /// Set once the engines have recovered.
     engine: OnceCell<Engine<Machine>>,
-    /// Bytes that bodies waited for at the last sweep.
-    wanted_bytes: Cell<usize>,
+    /// Bytes that bodies, and documents, waited for at the last sweep.
+    wanted_bytes: [Cell<usize>; 2],
 }
 
 /// One connection's place among them.
@@ -114,7 +125,7 @@ pub struct Watch {
     pace: Pace,
     /// Bytes of memory, more or less, that others have when it ends: of the buffer that its body is received into, or
     /// of a response that cannot be made again. 0 while it has none.
-    holds: Cell<usize>,
+    holds: Cell<(Memory, usize)>,
     ended: Cell<Option<Ended>>,
     leaving: Cell<bool>,
     /// Who waits to be told that the connection has been idle for a while.
@@ -135,7 +146,7 @@ impl Watches {
             leaving: Cell::new(0),
             on_all_closed: Cell::default(),
             engine: OnceCell::new(),
-            wanted_bytes: Cell::new(0),
+            wanted_bytes: Default::default(),
         })
     }
 
@@ -164,7 +175,7 @@ impl Watches {
             entered: Cell::new(0),
             deadline: Cell::new(NEVER),
             pace: Pace::default(),
-            holds: Cell::new(0),
+            holds: Cell::new((Memory::Bodies, 0)),
             ended: Cell::new(None),
             leaving: Cell::new(false),
             on_cool: Cell::default(),
@@ -214,7 +225,10 @@ impl Watches {
             self.now.set(self.now.get().wrapping_add(1));
             self.idle.take();
             self.each(Watch::sweep);
-            self.relieve_shortage();
+            if let Some(engine) = self.engine.get() {
+                self.relieve_shortage(Memory::Bodies, engine.wanted_buffer_bytes());
+                self.relieve_shortage(Memory::Documents, engine.wanted_document_bytes());
+            }
             if self.watched.borrow().is_empty() {
                 break;
             }
@@ -261,17 +275,16 @@ impl Watches {
         }
     }
 
-    /// Ends slow peers if others have waited for buffers since the last sweep: as many as would have room.
-    fn relieve_shortage(&self) {
-        let wanted = self.engine.get().map_or(0, Engine::wanted_buffer_bytes);
-        let lasting = wanted.min(self.wanted_bytes.replace(wanted));
+    /// Ends slow peers if others have waited for that memory since the last sweep: as many as would have room.
+    fn relieve_shortage(&self, memory: Memory, wanted: usize) {
+        let lasting = wanted.min(self.wanted_bytes[memory as usize].replace(wanted));
         if lasting == 0 {
             return;
         }
         let missing = Cell::new(lasting);
         self.each(|watch| {
-            if missing.get() > 0 && watch.is_in_the_way() {
-                missing.set(missing.get().saturating_sub(watch.holds.get()));
+            if missing.get() > 0 && watch.is_in_the_way(memory) {
+                missing.set(missing.get().saturating_sub(watch.holds.get().1));
                 watch.end(Ended::GaveWay);
             }
         });
@@ -305,7 +318,7 @@ impl Watch {
     /// The connection waits for its next request.
     pub fn await_request(&self) {
         self.pace.begin();
-        self.holds.set(0);
+        self.holds(Memory::Bodies, 0);
         self.enter(match self.is_of_reserve {
             true => Phase::Reserve,
             false => Phase::Idle,
@@ -322,12 +335,12 @@ impl Watch {
     /// A body of so many bytes comes, if that is known.
     pub fn body_begun(&self, length: Option<u64>) {
         let length = length.map_or(INLINE_BYTES_MAX, |length| length as usize);
-        self.holds.set(length.min(BLOCKS_PER_IO * BLOCK_BYTES));
+        self.holds(Memory::Bodies, length.min(BLOCKS_PER_IO * BLOCK_BYTES));
     }
 
     /// From now on the connection holds so much memory of which others could make use.
-    pub fn holds(&self, bytes: usize) {
-        self.holds.set(bytes);
+    pub fn holds(&self, memory: Memory, bytes: usize) {
+        self.holds.set((memory, bytes));
     }
 
     /// So many bytes of a body or response have moved.
@@ -372,7 +385,7 @@ impl Watch {
         match self.phase.get() {
             Phase::Body => self.pace.wait_a_second(0),
             // What fits into the socket was not taken by the peer yet, and frees no room until much of it is.
-            Phase::Sending => self.pace.wait_a_second(self.handle.untaken_bytes()),
+            Phase::Sending | Phase::Telling => self.pace.wait_a_second(self.handle.untaken_bytes()),
             Phase::Idle | Phase::Reserve | Phase::Head | Phase::Serving | Phase::Lingering => {}
         }
         let is_late = self.watches.now.get() >= self.deadline.get();
@@ -386,12 +399,13 @@ impl Watch {
     }
 
     fn waits_for_bytes(&self) -> bool {
-        matches!(self.phase.get(), Phase::Body | Phase::Sending)
+        matches!(self.phase.get(), Phase::Body | Phase::Sending | Phase::Telling)
     }
 
     /// Whether it holds memory of which others would make use sooner.
-    fn is_in_the_way(&self) -> bool {
-        self.waits_for_bytes() && self.holds.get() > 0 && self.pace.is_too_slow_in_shortage()
+    fn is_in_the_way(&self, memory: Memory) -> bool {
+        let (held, bytes) = self.holds.get();
+        self.waits_for_bytes() && held == memory && bytes > 0 && self.pace.is_too_slow_in_shortage()
     }
 
     fn is_between_requests(&self) -> bool {
@@ -423,7 +437,7 @@ impl Watch {
         self.pace.begin();
         match self.phase.get() {
             Phase::Head | Phase::Body => self.handle.end_reads(),
-            Phase::Sending => self.handle.abort(),
+            Phase::Sending | Phase::Telling => self.handle.abort(),
             Phase::Idle | Phase::Reserve | Phase::Lingering | Phase::Serving => self.handle.shut_down(),
         }
     }

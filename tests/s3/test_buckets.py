@@ -69,6 +69,15 @@ def test_a_bucket_with_tags_is_not_made_without_them(s3, raw):
     s3.delete_bucket(Bucket=name)
 
 
+def test_a_create_body_is_short(raw):
+    name = new_bucket_name()
+    body = b"<CreateBucketConfiguration>%s</CreateBucketConfiguration>"
+    padded = [body % (b" " * (length - len(body) + 2)) for length in (64 * 1024, 64 * 1024 + 1)]
+    assert raw.request("PUT", f"/{name}", padded[1]).refusal == (400, "MaxMessageLengthExceeded")
+    assert raw.request("PUT", f"/{name}", padded[0]).status == 200
+    raw.request("DELETE", f"/{name}")
+
+
 def test_a_create_body_that_is_no_xml_is_malformed(raw):
     name = new_bucket_name()
     for body in (b"<CreateBucket", b"hello", b"<Other/>"):

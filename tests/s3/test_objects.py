@@ -113,6 +113,17 @@ def test_user_metadata_that_is_not_ascii_comes_back_in_an_encoded_word(raw, s3, 
     assert str(make_header(decode_header(value))).encode("latin-1").decode() == "Zürich 日本"
 
 
+def test_system_metadata_over_2_kib_is_refused(s3, bucket):
+    value = "v" * (2048 - len("Content-Disposition"))
+    s3.put_object(Bucket=bucket, Key="k", Body=b"v", ContentDisposition=value)
+    assert s3.head_object(Bucket=bucket, Key="k")["ContentDisposition"] == value
+    for more in ({"ContentDisposition": value + "v"}, {"ContentDisposition": value, "CacheControl": "no-store"}):
+        with refused(400, "MetadataTooLarge"):
+            s3.put_object(Bucket=bucket, Key="k", Body=b"v", **more)
+        with refused(400, "MetadataTooLarge"):
+            s3.create_multipart_upload(Bucket=bucket, Key="k", **more)
+
+
 def test_user_metadata_over_2_kib_is_refused(s3, bucket):
     fits = {"a": "x" * 1000, "b": "y" * (2048 - 1002)}
     s3.put_object(Bucket=bucket, Key="fits", Body=b"", Metadata=fits)

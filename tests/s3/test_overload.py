@@ -1,16 +1,18 @@
 """Clients that are slow, and clients that are too many: who is ended, who is not, and what they are told."""
 
 import contextlib
+import hashlib
 import socket
 import threading
 import time
+from base64 import b64encode
 
 import pytest
 from check import MIB, body_of, etag, exists, pattern, together
 from conftest import client_for
 from daemon import ACCESS_KEY, SECRET_KEY, wait_until
 from sigv4 import Signer
-from wire import TIMEOUT, Closed, Raw, Response, Wire, head, path_of
+from wire import TIMEOUT, Closed, Raw, Response, Wire, head, path_of, xml
 
 SECOND = 1.0
 # A peer is given up after 60 s, on the sweep behind it.
@@ -238,6 +240,95 @@ def test_a_slow_reader_holds_the_segments_that_it_reads_and_no_others(own_daemon
     daemon.stop()
 
 
+def post_delete(raw: Raw, body: bytes, length: int | None = None) -> bytes:
+    """A DeleteObjects whose document is `body`, or begins with it."""
+    headers = {"content-md5": b64encode(hashlib.md5(body).digest()).decode(), "content-length": str(length or len(body))}
+    return head("POST", "/scarce?delete", raw.signed("POST", "/scarce?delete", body, headers)) + body
+
+
+def delete_document(length: int) -> bytes:
+    """A document of that many bytes, which deletes one key."""
+    document = b"<Delete><Object><Key>k</Key></Object>%s</Delete>"
+    return document % (b" " * (length - len(document) + 2))
+
+
+def test_documents_hold_what_has_come_of_them_and_not_what_they_announce(own_daemon):
+    """XML bodies are of up to 8 MiB, and are gathered whole: 64 of them announce 512 MiB, and send a little."""
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    body = pattern(300_000)
+    with contextlib.ExitStack() as stack:
+        for index in range(64):
+            wire = stack.enter_context(raw.connect(timeout=60))
+            if index % 2:
+                wire.send(post_delete(raw, b"<Delete>", 8 * MIB))
+            else:
+                signed = raw.signer.header(
+                    "POST", "/scarce?delete", {"host": raw.host, "transfer-encoding": "chunked",
+                    "content-md5": "1B2M2Y8AsgTpgAmY7PhCfg=="}, payload="UNSIGNED-PAYLOAD")  # fmt: skip
+                wire.send(head("POST", "/scarce?delete", signed) + b"8\r\n<Delete>\r\n")
+        begun = time.monotonic()
+        assert raw.request("PUT", path_of("scarce", "quick"), body).status == 200
+        with raw.connect() as wire:
+            wire.send(post_delete(raw, delete_document(100)))
+            assert wire.response("POST").status == 200
+        assert time.monotonic() - begun < 2
+    daemon.stop()
+
+
+def test_long_documents_that_need_what_others_hold_are_all_read(own_daemon):
+    """Documents of a core hold up to 32 MiB, and each of these doubles what it holds until there is no more."""
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    before = daemon.resident_bytes
+    request = post_delete(raw, delete_document(8 * MIB))
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(raw.connect(timeout=60)) for _ in range(15)]
+        for wire in wires:
+            wire.send(request[: MIB + 100_000])
+        together(len(wires), lambda index: wires[index].send(request[MIB + 100_000 :]))
+        assert [wire.response("POST").status for wire in wires] == [200] * len(wires)
+        assert daemon.resident_bytes < before + 110 * MIB
+    daemon.stop()
+
+
+def test_the_answer_to_a_long_document_says_little_of_keys_that_are_too_long(own_daemon):
+    """A quote is six bytes in XML: a key of 8 MiB of them would be told in 48."""
+    daemon = own_daemon("--cores", "1").start()
+    raw, s3 = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(daemon.endpoint)
+    s3.create_bucket(Bucket="scarce")
+    s3.put_object(Bucket="scarce", Key='"' * 1024, Body=b"")
+    key = b'"' * (8 * MIB - 100)
+    document = b"<Delete><Object><Key>%s</Key></Object><Object><Key>k</Key></Object></Delete>" % key
+    with raw.connect() as wire:
+        wire.send(post_delete(raw, document))
+        answer = wire.response("POST")
+    found = xml(answer.body)
+    assert (found.findtext("Error/Code"), found.findtext("Deleted/Key")) == ("KeyTooLongError", "k")
+    assert found.findtext("Error/Key") == '"' * 1025
+    # What was cut is no key.
+    assert exists(s3, "scarce", '"' * 1024)
+    daemon.stop()
+
+
+def test_what_refused_clients_still_send_takes_no_memory(own_daemon):
+    daemon = own_daemon("--cores", "1").start()
+    raw = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY))
+    with contextlib.ExitStack() as stack:
+        wires = [stack.enter_context(raw.connect()) for _ in range(1000)]
+        before = daemon.resident_bytes
+        for wire in wires:
+            wire.send(b"GET / HTTP/1.1\r\n\r\n")
+        assert {wire.response().refusal for wire in wires} == {(400, "BadRequest")}
+        for wire in wires:
+            wire.send(bytes(60_000))
+        assert raw.send("GET", "/-/live", {}).status == 200
+        assert daemon.resident_bytes < before + 24 * MIB
+    daemon.stop()
+
+
 # --- connections
 
 
@@ -292,6 +383,33 @@ def test_new_connections_take_the_place_of_those_that_have_been_idle_for_longest
             used[index].send(request)
             assert used[index].response().body == b"stored"
         assert raw.send("GET", "/-/live", {}).status == 200
+
+
+def test_refusals_that_nobody_reads_keep_no_one_out(narrow):
+    """They need no credentials: a path of quotes, many times over, and a window that has no room for the answers."""
+    raw, s3 = Raw(narrow.endpoint, Signer(ACCESS_KEY, SECRET_KEY)), client_for(narrow.endpoint)
+    s3.create_bucket(Bucket="narrow")
+    s3.put_object(Bucket="narrow", Key="k", Body=b"stored")
+    questions = [b"GET /" + b"'" * 15_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"GET /-/live HTTP/1.1\r\nHost: x\r\n\r\n" * 100]
+    request = head("GET", "/narrow/k", raw.signed("GET", "/narrow/k"))
+    with contextlib.ExitStack() as stack:
+        for index in range(400):
+            idle = stack.enter_context(socket.socket())
+            idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+            idle.settimeout(TIMEOUT)
+            idle.connect(raw.address)
+            idle.setblocking(False)
+            with contextlib.suppress(OSError):
+                while True:
+                    idle.send(questions[index % 2])
+
+        def is_served() -> bool:
+            with raw.connect() as wire:
+                wire.send(request)
+                return wire.response().body == b"stored"
+
+        wait_until(is_served, 10, "a client with credentials is served")
+        assert all(is_served() for _ in range(20))
 
 
 def test_a_server_whose_connections_are_all_at_work_says_so_and_still_answers_after_its_health(narrow):

@@ -2,10 +2,11 @@
 //!
 //! Invariant: nothing changes while a check runs; what it finds is from then on what the model says.
 
+use crate::listing::glance_at;
 use crate::model::{BucketState, Presence};
 use crate::workload::{Client, Engine, check_object, id_of};
 use std::collections::BTreeMap;
-use weft::engine::{BucketId, KeyWalk, Refusal, UploadWalk};
+use weft::engine::{BucketId, BucketWalk, KeyWalk, ListedUpload, Refusal, UploadWalk, WalkItem};
 use weft::index::key;
 use weft::log::change_length;
 
@@ -32,9 +33,13 @@ impl Client {
     }
 
     fn verify_buckets(&mut self) {
-        let listed = self.engine.buckets();
+        let listed = self.engine.buckets(&BucketWalk::ALL).buckets;
         for other in &self.shared.engines {
-            assert_eq!(other.buckets(), listed, "cores know different buckets");
+            assert_eq!(
+                other.buckets(&BucketWalk::ALL).buckets,
+                listed,
+                "cores know different buckets"
+            );
         }
         let listed: BTreeMap<_, _> = listed.into_iter().collect();
         let mut model = self.model();
@@ -84,28 +89,23 @@ impl Client {
         } else {
             1 + self.rng.index(3)
         };
-        let mut walk = UploadWalk {
-            prefix: Vec::new(),
-            after_key: None,
-            after_upload: None,
-            max,
-        };
+        let mut walk = all_uploads(max);
         let mut listed = Vec::new();
         loop {
-            let page = self.engine.list_uploads(bucket, walk.clone()).await;
-            assert!(page.uploads.len() <= max && (!page.truncated || page.uploads.len() == max));
-            listed.extend(page.uploads);
-            let Some((key, id, _)) = listed.last().filter(|_| page.truncated) else {
+            let page = self.engine.list_uploads(bucket, walk.clone(), glance_at).await;
+            assert!(page.items.len() <= max && (!page.truncated || page.items.len() == max));
+            listed.extend(uploads_of(page.items));
+            let Some((key, upload)) = listed.last().filter(|_| page.truncated) else {
                 break;
             };
-            (walk.after_key, walk.after_upload) = (Some(key.clone()), Some(*id));
+            (walk.keys.after, walk.after_upload) = (Some(key.clone()), Some(upload.id));
         }
-        assert!(listed.is_sorted_by(|(a, a_id, _), (b, b_id, _)| (a, a_id) < (b, b_id)));
+        assert!(listed.is_sorted_by(|(a, a_upload), (b, b_upload)| (a, a_upload.id) < (b, b_upload.id)));
         let mut found = BTreeMap::new();
         {
             let mut model = self.model();
-            for (key, id, upload) in listed {
-                let number = id_of(&upload.attributes);
+            for (key, upload) in listed {
+                let (id, number) = (upload.id, id_of(&upload.glance));
                 let Some(known) = model.uploads.get_mut(&number) else {
                     panic!(
                         "upload {number} of {:?} is over, or never began",
@@ -117,7 +117,6 @@ impl Client {
                     known.presence != Presence::No && known.id.is_none_or(|known| known == id),
                     "{known:?}"
                 );
-                assert_eq!(*upload.attributes, *known.attributes);
                 (known.presence, known.id) = (Presence::Yes, Some(id));
                 found.insert(number, (key, id));
             }
@@ -204,17 +203,14 @@ impl Client {
 
     /// Deletes all that there is.
     pub async fn delete_everything(&mut self) {
-        for (name, bucket) in self.engine.buckets() {
-            let uploads = UploadWalk {
-                prefix: Vec::new(),
-                after_key: None,
-                after_upload: None,
-                max: 10_000,
-            };
-            for (key, upload, _) in self.engine.list_uploads(bucket.id, uploads).await.uploads {
+        for (name, bucket) in self.engine.buckets(&BucketWalk::ALL).buckets {
+            let uploads = self
+                .engine
+                .list_uploads(bucket.id, all_uploads(10_000), glance_at);
+            for (key, upload) in uploads_of(uploads.await.items) {
                 if self.rng.coin() {
                     self.engine
-                        .abort_upload(bucket.id, &key, upload)
+                        .abort_upload(bucket.id, &key, upload.id)
                         .await
                         .expect("an abort");
                 }
@@ -225,7 +221,7 @@ impl Client {
                 after: None,
                 max: 10_000,
             };
-            let page = self.engine.list_objects(bucket.id, walk).await;
+            let page = self.engine.list_objects(bucket.id, walk, glance_at).await;
             let keys: Vec<Vec<u8>> = page.items.iter().map(|item| item.name().to_vec()).collect();
             for outcome in self.engine.delete_many(bucket.id, &keys).await {
                 outcome.expect("a delete");
@@ -238,11 +234,31 @@ impl Client {
     }
 }
 
+fn all_uploads(max: usize) -> UploadWalk {
+    UploadWalk {
+        keys: KeyWalk {
+            prefix: Vec::new(),
+            delimiter: Vec::new(),
+            after: None,
+            max,
+        },
+        after_upload: None,
+    }
+}
+
+/// The uploads of a page without common prefixes.
+fn uploads_of(items: Vec<WalkItem<ListedUpload>>) -> impl Iterator<Item = (Vec<u8>, ListedUpload)> {
+    items.into_iter().map(|item| match item {
+        WalkItem::Key(key, upload) => (key, upload),
+        WalkItem::CommonPrefix(prefix) => panic!("nobody asked to fold at {prefix:?}"),
+    })
+}
+
 /// Live bytes that follow from what all buckets hold, read through the engine itself.
 pub async fn implied_live_bytes(engine: &Engine) -> u64 {
     let mut bytes = 0;
     let entry = |key: &[u8], value: Vec<u8>| change_length(key.len(), value.len()) as u64;
-    for (name, bucket) in engine.buckets() {
+    for (name, bucket) in engine.buckets(&BucketWalk::ALL).buckets {
         bytes += entry(&key::bucket(&name), bucket.encode());
         let walk = KeyWalk {
             prefix: Vec::new(),
@@ -250,7 +266,7 @@ pub async fn implied_live_bytes(engine: &Engine) -> u64 {
             after: None,
             max: 10_000,
         };
-        for item in engine.list_objects(bucket.id, walk).await.items {
+        for item in engine.list_objects(bucket.id, walk, glance_at).await.items {
             let found = engine.head(bucket.id, item.name()).await.expect("it was listed");
             bytes += entry(&key::object(bucket.id, item.name()), found.object.encode());
             bytes += found
@@ -260,18 +276,13 @@ pub async fn implied_live_bytes(engine: &Engine) -> u64 {
                 .map(|extent| u64::from(extent.disk_bytes()))
                 .sum::<u64>();
         }
-        let walk = UploadWalk {
-            prefix: Vec::new(),
-            after_key: None,
-            after_upload: None,
-            max: 10_000,
-        };
-        for (name, id, upload) in engine.list_uploads(bucket.id, walk).await.uploads {
-            bytes += entry(&key::upload(bucket.id, &name, id), upload.encode());
+        let uploads = engine.list_uploads(bucket.id, all_uploads(10_000), glance_at);
+        for (name, ListedUpload { id, .. }) in uploads_of(uploads.await.items) {
             let page = engine
                 .list_parts(bucket.id, &name, id, 0, 10_000)
                 .await
                 .expect("it was listed");
+            bytes += entry(&key::upload(bucket.id, &name, id), page.upload.encode());
             for (number, _, part) in page.parts {
                 bytes += entry(&key::part(bucket.id, &name, id, number), part.encode());
                 bytes += part

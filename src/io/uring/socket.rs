@@ -232,6 +232,34 @@ impl Stream {
         }
     }
 
+    /// Reads what has come away, up to `length` bytes, waiting for the first; gives how many, 0 at the end of the stream.
+    /// Nothing is copied, so it takes no memory.
+    pub async fn discard(&mut self, length: usize) -> io::Result<usize> {
+        self.drained = false;
+        loop {
+            // SAFETY: with MSG_TRUNC the kernel writes no byte of a TCP stream anywhere (tcp(7)), so the pointer is not
+            // used; the descriptor is open as long as `self.socket` is.
+            let read = unsafe {
+                libc::recv(
+                    self.tcp().as_raw_fd(),
+                    std::ptr::null_mut(),
+                    length,
+                    libc::MSG_TRUNC | libc::MSG_DONTWAIT,
+                )
+            };
+            if let Ok(read) = usize::try_from(read) {
+                return Ok(read);
+            }
+            match io::Error::last_os_error() {
+                error if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.ring.readable(&self.socket).await?
+                }
+                error if error.kind() == io::ErrorKind::Interrupted => {}
+                error => return Err(error),
+            }
+        }
+    }
+
     /// Completes when there is room to write, or an error: the next write tells.
     pub async fn writable(&self) -> io::Result<()> {
         self.ring.writable(&self.socket).await
@@ -255,19 +283,6 @@ impl Stream {
         while !src.is_empty() {
             let written = self.tcp().write(src);
             src = &src[self.progress(written).await?..];
-        }
-        Ok(())
-    }
-
-    /// Writes all of `slices`, one after the other, in as few system calls as the socket's buffer allows.
-    /// `slices` is spent. Dropped early, it has written some of them.
-    pub async fn write_vectored_all(&mut self, mut slices: &mut [IoSlice<'_>]) -> io::Result<()> {
-        // Leading empty slices would be written as nothing, which looks like a closed socket.
-        IoSlice::advance_slices(&mut slices, 0);
-        while !slices.is_empty() {
-            let written = self.tcp().write_vectored(slices);
-            let written = self.progress(written).await?;
-            IoSlice::advance_slices(&mut slices, written);
         }
         Ok(())
     }
@@ -452,8 +467,11 @@ mod tests {
         connected(
             |_, mut stream| async move {
                 let (head, body) = (vec![1; HEAD], vec![2; BODY]);
-                let mut slices = [IoSlice::new(&[]), IoSlice::new(&head), IoSlice::new(&body)];
-                stream.write_vectored_all(&mut slices).await.unwrap();
+                let mut slices = &mut [IoSlice::new(&head), IoSlice::new(&body)][..];
+                while !slices.is_empty() {
+                    let written = stream.write_vectored(slices).await.unwrap();
+                    IoSlice::advance_slices(&mut slices, written);
+                }
                 stream.write_all(&head).await.unwrap();
                 stream.shutdown(Shutdown::Write).unwrap();
                 assert_eq!(stream.read(&mut [0; 8]).await.unwrap(), 0);
@@ -469,6 +487,29 @@ mod tests {
                         .all(|&byte| byte == 1)
                 );
                 assert!(read[HEAD..HEAD + BODY].iter().all(|&byte| byte == 2));
+            },
+        );
+    }
+
+    #[test]
+    fn what_is_discarded_is_not_read() {
+        const UNWANTED: usize = 3 << 20;
+        connected(
+            |_, mut stream| async move {
+                let mut discarded = 0;
+                while discarded < UNWANTED {
+                    let length = stream.discard(UNWANTED - discarded).await.unwrap();
+                    assert!(length > 0);
+                    discarded += length;
+                }
+                let mut dst = [0; 8];
+                assert_eq!(stream.read(&mut dst).await.unwrap(), 4);
+                assert_eq!(&dst[..4], b"next");
+                assert_eq!(stream.discard(1).await.unwrap(), 0);
+            },
+            |mut client| {
+                client.write_all(&vec![7; UNWANTED]).unwrap();
+                client.write_all(b"next").unwrap();
             },
         );
     }

@@ -1,7 +1,6 @@
 //! CreateBucket, HeadBucket, DeleteBucket, GetBucketLocation (S3 API reference, by those names).
 
 use crate::engine::{Machine, Refusal};
-use crate::limits::XML_BODY_BYTES_MAX;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::BucketName;
 use crate::s3::payload::Payload;
@@ -9,6 +8,8 @@ use crate::s3::request::Request;
 use crate::s3::service::{REGION, Receive, Response, Service};
 use crate::s3::xml::{requests, responses};
 
+/// Bytes of the body that says what bucket to make: a location, and tags that are refused.
+const CONFIGURATION_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of a location constraint; S3's are under 20.
 const LOCATION_BYTES_MAX: usize = 64;
 
@@ -21,7 +22,7 @@ pub async fn create_bucket<I: Machine, R: Receive>(
 ) -> S3Result<Response<I>> {
     request.refuse_unbuilt()?;
     let mut payload = Payload::open(&service.lanes, request, body, None)?;
-    let xml = payload.collect(&service.engine, XML_BODY_BYTES_MAX).await?;
+    let xml = payload.collect(&service.engine, CONFIGURATION_BYTES_MAX).await?;
     payload.finish()?;
     let configuration = requests::create_bucket_configuration(&xml)?;
     if configuration.has_tags {

@@ -13,12 +13,12 @@ use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::md5::Md5;
 use crate::s3::metadata::Attributes;
 use crate::s3::ops::put_object::{condition_error, refuse_early};
-use crate::s3::ops::{upload_id, view};
-use crate::s3::payload::Payload;
+use crate::s3::ops::{read_document, upload_id, view};
+use crate::s3::payload::{Collected, Payload};
 use crate::s3::refusal::{engine_condition, engine_etag, etag};
 use crate::s3::request::{ObjectName, Request};
 use crate::s3::service::{Receive, Response, Service};
-use crate::s3::xml::requests::{self, CompletedPart};
+use crate::s3::xml::requests::{CompletedPart, CompletionDocument};
 use crate::s3::xml::responses;
 
 /// How often a completion starts again because a part changed under it.
@@ -36,7 +36,7 @@ pub async fn complete_upload<I: Machine, R: Receive>(
     let promised = CompleteChecksum::from_headers(request.fields())?;
     let size = object_size(request)?;
     let xml = read_body(service, request, body).await?;
-    let listed = requests::complete_multipart_upload(&xml)?;
+    let listed = read_document::<_, CompletionDocument>(service, &xml).await?;
     refuse_early(service, bucket, name, condition).await?;
 
     for _ in 0..ATTEMPTS_MAX {
@@ -72,7 +72,7 @@ async fn read_body<I: Machine, R: Receive>(
     service: &Service<I>,
     request: &mut Request<'_>,
     body: &mut R,
-) -> S3Result<Vec<u8>> {
+) -> S3Result<Collected<I>> {
     // The checksum headers of this request are about the object, not about the XML.
     let mut payload = Payload::open_without_checksum(&service.lanes, request, body)?;
     let xml = payload.collect(&service.engine, XML_BODY_BYTES_MAX).await?;

@@ -1,14 +1,28 @@
 //! DeleteObjects: up to 1,000 keys in one request (S3 API reference, "DeleteObjects").
 
 use crate::engine::Machine;
-use crate::limits::XML_BODY_BYTES_MAX;
+use crate::limits::{
+    BODY_BUFFER_BYTES_MAX, DELETE_KEYS_MAX, KEY_BYTES_MAX, XML_BODY_BYTES_MAX, XML_TEXT_BYTES_MAX,
+};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::{BucketName, Key};
+use crate::s3::ops::read_document;
 use crate::s3::payload::Payload;
 use crate::s3::request::Request;
 use crate::s3::service::{Receive, Response, Service};
-use crate::s3::xml::requests::{self, ObjectIdentifier};
+use crate::s3::xml::requests::{DeleteDocument, ObjectIdentifier};
 use crate::s3::xml::responses::{self, Deleted};
+
+/// Bytes of the answer's entry of a key besides its texts: tags, a code, a message.
+const ENTRY_BYTES: usize = 512;
+
+const _: () = {
+    let texts = 2 * XML_TEXT_BYTES_MAX + 4;
+    assert!(
+        DELETE_KEYS_MAX * (6 * texts + ENTRY_BYTES) < BODY_BUFFER_BYTES_MAX
+            && XML_TEXT_BYTES_MAX >= KEY_BYTES_MAX
+    );
+};
 
 pub async fn delete_objects<I: Machine, R: Receive>(
     service: &Service<I>,
@@ -26,7 +40,12 @@ pub async fn delete_objects<I: Machine, R: Receive>(
     }
     let xml = payload.collect(&service.engine, XML_BODY_BYTES_MAX).await?;
     payload.finish()?;
-    let delete = requests::delete(&xml)?;
+    let delete = read_document::<_, DeleteDocument>(service, &xml).await?;
+    // Before anything is deleted: what was done is answered.
+    let _answer = service
+        .engine
+        .hold_bytes(answer_bytes_max(&delete.objects))
+        .await?;
 
     let checked: Vec<S3Result<Key>> = delete.objects.iter().map(check).collect();
     let keys: Vec<Vec<u8>> = checked
@@ -63,6 +82,13 @@ pub async fn delete_objects<I: Machine, R: Receive>(
     let mut out = Vec::new();
     responses::delete_objects(&mut out, answers);
     Ok(Response::xml(200, out))
+}
+
+/// Bytes that the answer takes at most: text may become six times as long in XML.
+fn answer_bytes_max(objects: &[ObjectIdentifier]) -> usize {
+    let texts =
+        |object: &ObjectIdentifier| object.key.len() + object.version_id.as_ref().map_or(0, String::len);
+    objects.iter().map(|object| 6 * texts(object) + ENTRY_BYTES).sum()
 }
 
 fn check(object: &ObjectIdentifier) -> S3Result<Key> {

@@ -1,14 +1,12 @@
 //! ListBuckets, in pages if asked for (S3 API reference, "ListBuckets").
 
-use crate::engine::Machine;
+use crate::engine::{BucketWalk, Machine};
+use crate::limits::BUCKETS_MAX;
 use crate::s3::error::{S3Error, S3Result};
 use crate::s3::ops::continuation_token::{self, Scope};
 use crate::s3::request::Request;
 use crate::s3::service::{Response, Service};
 use crate::s3::xml::responses::{self, BucketView};
-
-/// Buckets in one page (S3: 10,000).
-const BUCKETS_MAX: usize = 10_000;
 
 pub fn list_buckets<I: Machine>(service: &Service<I>, request: &Request<'_>) -> S3Result<Response<I>> {
     let max = request.number::<usize>("max-buckets")?.unwrap_or(BUCKETS_MAX);
@@ -25,25 +23,24 @@ pub fn list_buckets<I: Machine>(service: &Service<I>, request: &Request<'_>) -> 
     // An empty token is none, here and only here.
     let token = request.query.get("continuation-token");
     let after = match token.filter(|token| !token.is_empty()) {
-        Some(token) => Some(continuation_token::open(
-            &service.token_key,
-            Scope::Buckets,
-            token,
-        )?),
+        Some(token) => {
+            let name = continuation_token::open(&service.token_key, Scope::Buckets, token)?;
+            // It was sealed here, around a bucket's name.
+            Some(String::from_utf8_lossy(&name).into_owned())
+        }
         None => None,
     };
-    let buckets = service.engine.buckets();
-    let mut wanted = buckets
-        .iter()
-        .filter(|(name, _)| name.starts_with(prefix.unwrap_or("")))
-        .filter(|(_, bucket)| region.is_none_or(|region| bucket.location == region))
-        .filter(|(name, _)| after.as_deref().is_none_or(|after| name.as_bytes() > after));
-    let page: Vec<_> = wanted.by_ref().take(max).collect();
-    let next = wanted
-        .next()
-        .and(page.last())
-        .map(|(name, _)| continuation_token::seal(&service.token_key, Scope::Buckets, name.as_bytes()));
-    let views = page.iter().map(|(name, bucket)| BucketView {
+    let walk = BucketWalk {
+        prefix: prefix.unwrap_or(""),
+        after: after.as_deref(),
+        location: region,
+        max,
+    };
+    let page = service.engine.buckets(&walk);
+    let last = page.buckets.last().filter(|_| page.truncated);
+    let next =
+        last.map(|(name, _)| continuation_token::seal(&service.token_key, Scope::Buckets, name.as_bytes()));
+    let views = page.buckets.iter().map(|(name, bucket)| BucketView {
         name,
         created_unix_ms: bucket.created_ms,
         region: &bucket.location,

@@ -1,11 +1,12 @@
 //! ListObjects, ListObjectsV2, and ListObjectVersions on buckets that never had versions (S3 API reference,
 //! by those names). Order is that of the keys' UTF-8 bytes.
 
-use crate::engine::{Bucket, KeyPage, KeyWalk, Machine, Summary, WalkItem};
+use crate::engine::{Bucket, KeyPage, KeyWalk, ListedObject, Machine, WalkItem};
 use crate::s3::error::{S3Error, S3Result};
+use crate::s3::metadata::Shown;
 use crate::s3::names::BucketName;
 use crate::s3::ops::continuation_token::{self, Scope};
-use crate::s3::ops::{hold_page, view};
+use crate::s3::ops::{glance_at, hold_page};
 use crate::s3::refusal::etag;
 use crate::s3::request::Request;
 use crate::s3::service::{Response, Service};
@@ -118,7 +119,7 @@ impl<'a> Listing<'a> {
         service: &Service<I>,
         bucket: &Bucket,
         after: Option<Vec<u8>>,
-    ) -> KeyPage<Summary> {
+    ) -> KeyPage<ListedObject> {
         if self.max == 0 {
             return KeyPage {
                 items: Vec::new(),
@@ -131,13 +132,13 @@ impl<'a> Listing<'a> {
             after,
             max: self.max,
         };
-        service.engine.list_objects(bucket.id, walk).await
+        service.engine.list_objects(bucket.id, walk, glance_at).await
     }
 
     fn head(
         &self,
         bucket: &'a BucketName,
-        page: &KeyPage<Summary>,
+        page: &KeyPage<ListedObject>,
         owner: Option<Owner<'a>>,
     ) -> ListPage<'a> {
         ListPage {
@@ -171,26 +172,25 @@ fn some_text(marker: &[u8]) -> Option<Vec<u8>> {
     (!marker.is_empty()).then(|| marker.to_vec())
 }
 
-fn objects(page: &KeyPage<Summary>) -> impl Iterator<Item = ObjectView<'_>> {
+fn objects(page: &KeyPage<ListedObject>) -> impl Iterator<Item = ObjectView<'_>> {
     page.items.iter().filter_map(|item| match item {
         WalkItem::CommonPrefix(_) => None,
         WalkItem::Key(key, object) => {
-            let attributes = view(&object.attributes);
+            let shown = Shown::of(object.glance);
             Some(ObjectView {
                 key,
                 modified_unix_ms: object.modified_ms,
                 etag: etag(object.etag),
                 size: object.size,
-                storage_class: attributes.storage_class.as_str(),
-                checksum: attributes
-                    .checksum
-                    .map(|checksum| (checksum.algorithm, checksum.kind)),
+                storage_class: shown.storage_class.as_str(),
+                checksum: shown.checksum,
             })
         }
     })
 }
 
-fn prefixes(page: &KeyPage<Summary>) -> impl Iterator<Item = &[u8]> {
+/// The common prefixes of a page.
+pub fn prefixes<T>(page: &KeyPage<T>) -> impl Iterator<Item = &[u8]> {
     page.items.iter().filter_map(|item| match item {
         WalkItem::CommonPrefix(prefix) => Some(prefix.as_slice()),
         WalkItem::Key(..) => None,

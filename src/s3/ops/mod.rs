@@ -19,12 +19,13 @@ pub mod upload_part;
 mod continuation_token;
 mod upload_id;
 
-use crate::engine::{HeldBytes, Machine};
+use crate::engine::{Glance, HeldBytes, Machine};
 use crate::limits::LISTING_ENTRY_BYTES;
 use crate::s3::checksum::Checksum;
 use crate::s3::error::S3Result;
-use crate::s3::metadata::AttributesView;
+use crate::s3::metadata::{AttributesView, Shown};
 use crate::s3::service::Service;
+use crate::s3::xml::requests::{Document, DocumentReader};
 
 const STORED: &str = "attributes are stored as they were encoded";
 
@@ -33,9 +34,30 @@ fn view(attributes: &[u8]) -> AttributesView<'_> {
     AttributesView::parse(attributes).expect(STORED)
 }
 
+/// What a listing shows of the attributes that an operation stored with an object or an upload.
+fn glance_at(attributes: &[u8]) -> Glance {
+    let view = view(attributes);
+    let checksum = view.checksum.map(|checksum| (checksum.algorithm, checksum.kind));
+    let announced = view.upload_checksum;
+    Shown {
+        storage_class: view.storage_class,
+        checksum: checksum.or(announced.map(|announced| (announced.algorithm, announced.kind))),
+    }
+    .to_bytes()
+}
+
 /// Waits for the memory of a page of so many entries, before it is made. The response is counted by who sends it.
 async fn hold_page<I: Machine>(service: &Service<I>, entries: usize) -> S3Result<HeldBytes> {
     Ok(service.engine.hold_bytes(entries * LISTING_ENTRY_BYTES).await?)
+}
+
+/// Reads a long document; others of this core have their turns in between.
+async fn read_document<I: Machine, D: Document>(service: &Service<I>, xml: &[u8]) -> S3Result<D::Value> {
+    let mut reader = DocumentReader::<D>::open(xml)?;
+    while reader.read_on()? {
+        service.engine.io().yield_now().await;
+    }
+    reader.finish()
 }
 
 /// The header of a checksum: its name and value.

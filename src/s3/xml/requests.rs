@@ -4,16 +4,67 @@
 //! must be there, must be there once, or must spell a number are checked; everything else is
 //! `MalformedXML`.
 //!
-//! Invariant: what comes out is bounded by [`PARTS_MAX`] parts or [`DELETE_KEYS_MAX`] keys, whatever came in.
+//! Invariant: what comes out is bounded by [`PARTS_MAX`] parts or [`DELETE_KEYS_MAX`] keys, whatever came in; a key by
+//! [`KEY_BYTES_MAX`] bytes and the rest of a character more, every other text by [`XML_TEXT_BYTES_MAX`].
 //! Keys, tags and checksums in it are text as sent: the operation validates them, because S3 answers a bad
 //! one with an error of its own.
 
 use std::borrow::Cow;
 
 use super::{Elements, malformed};
-use crate::limits::{DELETE_KEYS_MAX, PARTS_MAX};
+use crate::limits::{DELETE_KEYS_MAX, KEY_BYTES_MAX, PARTS_MAX, XML_TEXT_BYTES_MAX};
 use crate::s3::checksum::Algorithm;
 use crate::s3::error::S3Result;
+
+/// A document with many entries.
+pub trait Document: Default {
+    type Value;
+    const ROOT: &'static str;
+
+    /// Reads the next child of the root; `false` if there is none.
+    fn read_child(&mut self, elements: &mut Elements<'_>) -> S3Result<bool>;
+
+    /// What was read.
+    fn value(self) -> S3Result<Self::Value>;
+}
+
+/// Reads a long document a turn at a time.
+pub struct DocumentReader<'a, D> {
+    elements: Elements<'a>,
+    document: D,
+}
+
+impl<'a, D: Document> DocumentReader<'a, D> {
+    /// Errors: `MalformedXML`, `MaxMessageLengthExceeded`; so for all that follows.
+    pub fn open(body: &'a [u8]) -> S3Result<DocumentReader<'a, D>> {
+        Ok(DocumentReader {
+            elements: Elements::open(body, D::ROOT)?,
+            document: D::default(),
+        })
+    }
+
+    /// Reads for a turn; `false` if there is no more to read.
+    pub fn read_on(&mut self) -> S3Result<bool> {
+        while !self.elements.takes_a_break() {
+            if !self.document.read_child(&mut self.elements)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// What was read, once there is no more.
+    pub fn finish(self) -> S3Result<D::Value> {
+        self.elements.finish()?;
+        self.document.value()
+    }
+}
+
+fn read<D: Document>(body: &[u8]) -> S3Result<D::Value> {
+    let mut reader = DocumentReader::<D>::open(body)?;
+    while reader.read_on()? {}
+    reader.finish()
+}
 
 /// A part that CompleteMultipartUpload names.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,20 +82,34 @@ pub struct CompletedPart {
 /// Errors: `MalformedXML`, also for no parts and for more than [`PARTS_MAX`].
 /// Source: S3 API reference, CompleteMultipartUpload.
 pub fn complete_multipart_upload(body: &[u8]) -> S3Result<Vec<CompletedPart>> {
-    let mut elements = Elements::open(body, "CompleteMultipartUpload")?;
-    let mut parts = Vec::new();
-    while let Some(name) = elements.child()? {
-        match name {
-            "Part" if parts.len() == usize::from(PARTS_MAX) => return Err(malformed()),
-            "Part" => parts.push(part(&mut elements)?),
-            _ => elements.skip()?,
+    read::<CompletionDocument>(body)
+}
+
+/// A [`complete_multipart_upload`] that is being read.
+#[derive(Default)]
+pub struct CompletionDocument {
+    parts: Vec<CompletedPart>,
+}
+
+impl Document for CompletionDocument {
+    type Value = Vec<CompletedPart>;
+    const ROOT: &'static str = "CompleteMultipartUpload";
+
+    fn read_child(&mut self, elements: &mut Elements<'_>) -> S3Result<bool> {
+        match elements.child()? {
+            None => return Ok(false),
+            Some("Part") if self.parts.len() == usize::from(PARTS_MAX) => return Err(malformed()),
+            Some("Part") => self.parts.push(part(elements)?),
+            Some(_) => elements.skip()?,
         }
+        Ok(true)
     }
-    elements.finish()?;
-    if parts.is_empty() {
-        Err(malformed())
-    } else {
-        Ok(parts)
+
+    fn value(self) -> S3Result<Vec<CompletedPart>> {
+        match self.parts.is_empty() {
+            true => Err(malformed()),
+            false => Ok(self.parts),
+        }
     }
 }
 
@@ -60,7 +125,7 @@ pub struct Delete {
 /// One object of a [`Delete`].
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct ObjectIdentifier {
-    /// `Key`: not empty, not yet checked for its length.
+    /// `Key`: not empty, not yet checked for its length. Of one that is too long the beginning, which is too long.
     pub key: String,
     /// `VersionId`.
     pub version_id: Option<String>,
@@ -77,25 +142,40 @@ pub struct ObjectIdentifier {
 /// Errors: `MalformedXML`, also for no objects and for more than [`DELETE_KEYS_MAX`].
 /// Source: S3 API reference, DeleteObjects.
 pub fn delete(body: &[u8]) -> S3Result<Delete> {
-    let mut elements = Elements::open(body, "Delete")?;
-    let mut quiet = None;
-    let mut objects = Vec::new();
-    while let Some(name) = elements.child()? {
-        match name {
-            "Quiet" => set(&mut quiet, boolean(&elements.text()?)?)?,
-            "Object" if objects.len() == DELETE_KEYS_MAX => return Err(malformed()),
-            "Object" => objects.push(object(&mut elements)?),
-            _ => elements.skip()?,
+    read::<DeleteDocument>(body)
+}
+
+/// A [`delete`] that is being read.
+#[derive(Default)]
+pub struct DeleteDocument {
+    quiet: Option<bool>,
+    objects: Vec<ObjectIdentifier>,
+}
+
+impl Document for DeleteDocument {
+    type Value = Delete;
+    const ROOT: &'static str = "Delete";
+
+    fn read_child(&mut self, elements: &mut Elements<'_>) -> S3Result<bool> {
+        match elements.child()? {
+            None => return Ok(false),
+            Some("Quiet") => set(&mut self.quiet, boolean(&text(elements)?)?)?,
+            Some("Object") if self.objects.len() == DELETE_KEYS_MAX => return Err(malformed()),
+            Some("Object") => self.objects.push(object(elements)?),
+            Some(_) => elements.skip()?,
         }
+        Ok(true)
     }
-    elements.finish()?;
-    if objects.is_empty() {
-        return Err(malformed());
+
+    fn value(self) -> S3Result<Delete> {
+        if self.objects.is_empty() {
+            return Err(malformed());
+        }
+        Ok(Delete {
+            quiet: self.quiet.unwrap_or(false),
+            objects: self.objects,
+        })
     }
-    Ok(Delete {
-        quiet: quiet.unwrap_or(false),
-        objects,
-    })
 }
 
 /// What CreateBucket says of the bucket to make.
@@ -121,7 +201,7 @@ pub fn create_bucket_configuration(body: &[u8]) -> S3Result<BucketConfiguration>
     while let Some(name) = elements.child()? {
         match name {
             "LocationConstraint" => {
-                let text = elements.text()?.trim().to_owned();
+                let text = text(&mut elements)?.trim().to_owned();
                 set(&mut location, text)?;
             }
             "Tags" => {
@@ -146,13 +226,13 @@ fn part(elements: &mut Elements<'_>) -> S3Result<CompletedPart> {
     let mut checksums: Vec<(Algorithm, String)> = Vec::new();
     while let Some(name) = elements.child()? {
         match name {
-            "PartNumber" => set(&mut number, decimal(&elements.text()?)?)?,
-            "ETag" => set(&mut etag, elements.text()?.into_owned())?,
+            "PartNumber" => set(&mut number, decimal(&text(elements)?)?)?,
+            "ETag" => set(&mut etag, text(elements)?.into_owned())?,
             name => match Algorithm::from_element(name) {
                 Some(algorithm) if checksums.iter().any(|(present, _)| *present == algorithm) => {
                     return Err(malformed());
                 }
-                Some(algorithm) => checksums.push((algorithm, elements.text()?.trim().to_owned())),
+                Some(algorithm) => checksums.push((algorithm, text(elements)?.trim().to_owned())),
                 None => elements.skip()?,
             },
         }
@@ -172,11 +252,11 @@ fn object(elements: &mut Elements<'_>) -> S3Result<ObjectIdentifier> {
     let mut object = ObjectIdentifier::default();
     while let Some(name) = elements.child()? {
         match name {
-            "Key" => set(&mut key, elements.text()?)?,
-            "VersionId" => set(&mut object.version_id, elements.text()?.into_owned())?,
-            "ETag" => set(&mut object.etag, elements.text()?.into_owned())?,
-            "Size" => set(&mut object.size, decimal(&elements.text()?)?)?,
-            "LastModifiedTime" => set(&mut object.last_modified, elements.text()?.into_owned())?,
+            "Key" => set(&mut key, elements.text(KEY_BYTES_MAX)?)?,
+            "VersionId" => set(&mut object.version_id, text(elements)?.into_owned())?,
+            "ETag" => set(&mut object.etag, text(elements)?.into_owned())?,
+            "Size" => set(&mut object.size, decimal(&text(elements)?)?)?,
+            "LastModifiedTime" => set(&mut object.last_modified, text(elements)?.into_owned())?,
             _ => elements.skip()?,
         }
     }
@@ -185,6 +265,15 @@ fn object(elements: &mut Elements<'_>) -> S3Result<ObjectIdentifier> {
         .filter(|key| !key.is_empty())
         .ok_or_else(malformed)?;
     Ok(object)
+}
+
+/// A text that is not a key.
+fn text<'a>(elements: &mut Elements<'a>) -> S3Result<Cow<'a, str>> {
+    let text = elements.text(XML_TEXT_BYTES_MAX)?;
+    match text.len() <= XML_TEXT_BYTES_MAX {
+        true => Ok(text),
+        false => Err(malformed()),
+    }
 }
 
 /// Fills a place that may be filled once.
@@ -361,6 +450,60 @@ mod tests {
                 "{body}"
             );
         }
+    }
+
+    #[test]
+    fn a_key_that_is_too_long_is_cut_and_stays_too_long() {
+        for (unit, kept) in [
+            ("k", 1025),
+            ("&quot;", 1025),
+            ("\u{1F600}", 1028),
+            ("<![CDATA[kkk]]>", 1025),
+        ] {
+            let key = unit.repeat(5000);
+            let body = format!("<Delete><Object><Key>{key}</Key></Object></Delete>");
+            let objects = delete(body.as_bytes()).unwrap().objects;
+            assert_eq!(objects[0].key.len(), kept, "{unit}");
+        }
+    }
+
+    #[test]
+    fn other_texts_that_are_too_long_are_malformed() {
+        let long = "1".repeat(XML_TEXT_BYTES_MAX + 1);
+        for field in ["VersionId", "ETag", "Size", "LastModifiedTime"] {
+            let body = |text: &str| {
+                format!("<Delete><Object><Key>k</Key><{field}>{text}</{field}></Object></Delete>")
+            };
+            assert!(delete(body(&long).as_bytes()).is_err(), "{field}");
+            assert_eq!(
+                delete(body(&long[1..]).as_bytes()).is_ok(),
+                field != "Size",
+                "{field}"
+            );
+        }
+        for field in ["ETag", "ChecksumSHA256", "PartNumber"] {
+            let others = ["ETag", "PartNumber"].into_iter().filter(|other| *other != field);
+            let others: String = others.map(|other| format!("<{other}>1</{other}>")).collect();
+            let body = format!(
+                "<CompleteMultipartUpload><Part>{others}<{field}>{long}</{field}></Part></CompleteMultipartUpload>"
+            );
+            assert!(complete_multipart_upload(body.as_bytes()).is_err(), "{field}");
+        }
+    }
+
+    #[test]
+    fn a_long_document_is_read_in_many_turns_and_a_short_one_in_one() {
+        let turns = |keys: usize| {
+            let body = format!(
+                "<Delete>{}</Delete>",
+                "<Object><Key>k</Key></Object>".repeat(keys)
+            );
+            let mut reader = DocumentReader::<DeleteDocument>::open(body.as_bytes()).unwrap();
+            let turns = std::iter::from_fn(|| reader.read_on().unwrap().then_some(())).count();
+            assert_eq!(reader.finish().unwrap().objects.len(), keys);
+            turns
+        };
+        assert_eq!((turns(1), turns(500), turns(1000)), (0, 0, 1));
     }
 
     #[test]
