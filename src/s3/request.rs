@@ -165,10 +165,15 @@ impl<'a> Request<'a> {
 
     /// `versionId`: a bucket that never had versions knows only `null`.
     ///
-    /// Errors: `NoSuchVersion`.
+    /// Errors: `NoSuchVersion`, `InvalidArgument`.
     pub fn check_version(&self) -> S3Result<()> {
         match self.query.get("versionId") {
-            None | Some("null" | "") => Ok(()),
+            None | Some("null") => Ok(()),
+            Some("") => Err(S3Error::invalid_argument(
+                "Version id cannot be the empty string",
+                "versionId",
+                "",
+            )),
             Some(version) => Err(S3Error::new(ErrorCode::NoSuchVersion).detail("VersionId", version)),
         }
     }

@@ -540,3 +540,79 @@ def test_metadata_in_a_presigned_query_has_the_name_of_a_header(raw, s3, bucket,
     target = f"{path_of(bucket, 'k')}?x-amz-meta-a.b_c%7E=1"
     assert raw.presigned("PUT", target, b"v").status == 200
     assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a.b_c~": "1"}
+
+
+# Every subresource that S3 has had for buckets or objects, and parameters that go with some.
+BUCKET_SUBRESOURCES = """abac accelerate acl analytics cors delete encryption intelligent-tiering inventory lifecycle
+    location logging metadataConfiguration metadataInventoryTable metadataJournalTable metadataTable metrics notification
+    object-lock ownershipControls policy policyStatus publicAccessBlock replication requestPayment session tagging uploads
+    versioning versions website""".split()
+OBJECT_SUBRESOURCES = """acl annotation append attributes encryption legal-hold renameObject restore retention select
+    tagging torrent uploads""".split()
+PARTICULARS = "partNumber=1 uploadId= uploadId=x versionId= versionId=null versionId=abc select-type=2".split()
+SUBRESOURCES = sorted({*BUCKET_SUBRESOURCES, *OBJECT_SUBRESOURCES, *PARTICULARS})
+REFUSED = {(400, "InvalidArgument"), (400, "InvalidRequest"), (404, "NoSuchUpload"), (404, "NoSuchVersion"),
+           (404, "NoSuchBucket"), (405, "MethodNotAllowed"), (501, "NotImplemented")}  # fmt: skip
+
+
+def test_the_subresources_are_those_that_the_sdk_has(s3):
+    named = set()
+    for operation in s3.meta.service_model.operation_names:
+        query = s3.meta.service_model.operation_model(operation).http["requestUri"].partition("?")[2]
+        named |= {pair.partition("=")[0] for pair in query.split("&") if pair}
+    assert named - {"list-type"} <= {name.partition("=")[0] for name in SUBRESOURCES}
+
+
+@pytest.mark.parametrize("query", SUBRESOURCES)
+def test_a_subresource_is_never_taken_for_nothing_on_a_bucket(raw, bucket, query):
+    """`DELETE /bucket?abac` would be the end of the bucket, `PUT /bucket?abac` would make one."""
+    name = new_bucket_name()
+    assert raw.request("PUT", f"/{name}?{query}").refusal in REFUSED
+    assert raw.request("HEAD", f"/{name}").status == 404
+    answer = raw.request("DELETE", f"/{bucket}?{query}")
+    # What was never set is removed already.
+    assert answer.refusal in REFUSED or answer.status == 204 and query in BUCKET_SUBRESOURCES
+    assert raw.request("HEAD", f"/{bucket}").status == 200
+
+
+@pytest.mark.parametrize("query", SUBRESOURCES)
+def test_a_subresource_is_never_taken_for_nothing_on_an_object(raw, world, query):
+    target = f"{path_of(world, 'victim')}?{query}"
+    assert raw.request("PUT", target, b"other").refusal in REFUSED
+    if query != "versionId=null":
+        assert raw.request("DELETE", target).refusal in REFUSED
+
+
+def test_two_subresources_conflict(raw, world):
+    for method, target in (
+        ("DELETE", f"/{world}?policy&abac"),
+        ("GET", f"/{world}?versioning&acl"),
+        ("PUT", f"{path_of(world, 'victim')}?tagging&acl"),
+        ("POST", f"/{world}?delete&acl"),
+    ):
+        answer = raw.request(method, target)
+        assert answer.refusal == (400, "InvalidArgument")
+        assert b"Conflicting query string parameters: a" in answer.body
+
+
+def test_a_subresource_has_its_own_methods(raw, world):
+    for method, target in (
+        ("PUT", f"/{world}?location"), ("DELETE", f"/{world}?uploads"), ("DELETE", f"/{world}?versions"),
+        ("GET", f"/{world}?delete"), ("DELETE", f"{path_of(world, 'victim')}?uploads"),
+        ("HEAD", f"/{world}?acl"), ("HEAD", f"{path_of(world, 'victim')}?acl"),
+    ):  # fmt: skip
+        answer = raw.request(method, target)
+        assert answer.status == 405 and (method == "HEAD" or answer.code == "MethodNotAllowed")
+
+
+@pytest.mark.parametrize("query", ["x-id=Any", "foo=bar", "x-client=1&v=2", "prefix=acl", "ACL", "max-keys=1"])
+def test_parameters_that_are_not_of_s3_are_passed_over(raw, s3, query):
+    name = new_bucket_name()
+    target = path_of(name, "k")
+    assert raw.request("PUT", f"/{name}?{query}").status == 200
+    assert raw.request("PUT", f"{target}?{query}", b"v").status == 200
+    assert raw.request("GET", f"{target}?{query}").body == b"v"
+    assert raw.request("HEAD", f"{target}?{query}").status == 200
+    assert xml(raw.request("GET", f"/{name}?{query}").body).tag == "ListBucketResult"
+    assert raw.request("DELETE", f"{target}?{query}").status == 204
+    assert raw.request("DELETE", f"/{name}?{query}").status == 204
