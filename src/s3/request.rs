@@ -114,6 +114,24 @@ impl<'a> Request<'a> {
         Ok((asked as usize).min(crate::limits::PAGE_MAX))
     }
 
+    /// The headers with which a client makes sure of whose bucket it is about.
+    ///
+    /// Errors: `AccessDenied` if `owner_id` is not who is expected.
+    pub fn check_expected_owner(&self, owner_id: &str) -> S3Result<()> {
+        const EXPECTED: [&str; 2] = [
+            "x-amz-expected-bucket-owner",
+            "x-amz-source-expected-bucket-owner",
+        ];
+        let is_other = |name| {
+            self.field(name)
+                .is_some_and(|expected| expected != owner_id.as_bytes())
+        };
+        match EXPECTED.into_iter().any(is_other) {
+            true => Err(S3Error::new(ErrorCode::AccessDenied)),
+            false => Ok(()),
+        }
+    }
+
     /// A body must say how long it is. Chunked coding alone does not, and S3 takes it only around `aws-chunked`.
     ///
     /// Errors: `MissingContentLength`.

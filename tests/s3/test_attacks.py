@@ -616,3 +616,36 @@ def test_parameters_that_are_not_of_s3_are_passed_over(raw, s3, query):
     assert xml(raw.request("GET", f"/{name}?{query}").body).tag == "ListBucketResult"
     assert raw.request("DELETE", f"{target}?{query}").status == 204
     assert raw.request("DELETE", f"/{name}?{query}").status == 204
+
+
+@pytest.mark.parametrize("header", ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"])
+@pytest.mark.parametrize("owner", ["123456789012", "", "0" * 64])
+def test_a_bucket_of_another_owner_than_expected_is_denied(raw, s3, world, upload, header, owner):
+    victim, id = path_of(world, "victim"), encode(upload)
+    expected = {header: owner}
+    for method, target, more in (
+        ("GET", f"/{world}", {}), ("GET", f"/{world}?location", {}), ("HEAD", f"/{world}", {}),
+        ("DELETE", f"/{world}", {}), ("GET", f"/{world}?uploads", {}), ("GET", f"/{world}?acl", {}),
+        ("GET", victim, {}), ("HEAD", victim, {}), ("PUT", victim, {}), ("DELETE", victim, {}),
+        ("PUT", path_of(world, "new"), {"x-amz-copy-source": victim}), ("POST", f"{victim}?uploads", {}),
+        ("PUT", f"{victim}?partNumber=1&uploadId={id}", {}), ("GET", f"{victim}?uploadId={id}", {}),
+        ("PUT", f"{victim}?partNumber=1&uploadId={id}", {"x-amz-copy-source": victim}),
+        ("DELETE", f"{victim}?uploadId={id}", {}), ("POST", f"{victim}?uploadId={id}", {}),
+    ):  # fmt: skip
+        answer = raw.request(method, target, headers=expected | more)
+        assert answer.status == 403 and (method == "HEAD" or answer.code == "AccessDenied")
+    delete = b"<Delete><Object><Key>victim</Key></Object></Delete>"
+    md5 = {"content-md5": b64encode(hashlib.md5(delete).digest()).decode()}
+    assert raw.request("POST", f"/{world}?delete", delete, md5 | expected).refusal == (403, "AccessDenied")
+    assert raw.presigned("PUT", f"{victim}?{header}={owner}", b"x").refusal == (403, "AccessDenied")
+
+
+def test_a_bucket_of_the_expected_owner_is_served(s3, world):
+    owner = s3.list_buckets()["Owner"]["ID"]
+    assert s3.get_object(Bucket=world, Key="victim", ExpectedBucketOwner=owner)["Body"].read() == b"precious"
+    s3.head_bucket(Bucket=world, ExpectedBucketOwner=owner)
+    s3.copy_object(
+        Bucket=world, Key="copy", CopySource={"Bucket": world, "Key": "victim"},
+        ExpectedBucketOwner=owner, ExpectedSourceBucketOwner=owner,
+    )  # fmt: skip
+    s3.delete_object(Bucket=world, Key="copy", ExpectedBucketOwner=owner)
