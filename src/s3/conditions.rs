@@ -130,7 +130,7 @@ pub struct ReadConditions<'a> {
 }
 
 impl<'a> ReadConditions<'a> {
-    /// Reads `If-*`. Of a header that is repeated the last counts.
+    /// Reads `If-*`. A header that is repeated has been refused.
     pub fn from_headers(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> ReadConditions<'a> {
         ReadConditions::read(headers, "")
     }

@@ -3,7 +3,9 @@
 use crate::engine::Refusal;
 use crate::http::{Framing, Head, Query};
 use crate::s3::auth::{Authenticated, Headers, Payload, Placement, SignatureVersion};
+use crate::s3::checksum::Algorithm;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::metadata::USER_PREFIX;
 use crate::s3::names::{BucketName, Key};
 
 /// An authenticated request.
@@ -114,6 +116,40 @@ impl<'a> Request<'a> {
         Ok((asked as usize).min(crate::limits::PAGE_MAX))
     }
 
+    /// A field that came twice is signed as one list and acted on as one of its values: another request, under
+    /// the same signature. User metadata is joined as it is signed. Times, tokens and hashes are the signature's to
+    /// judge: they may be in the query and in a header.
+    ///
+    /// Errors: `InvalidArgument`.
+    pub fn refuse_repeated_fields(&self) -> S3Result<()> {
+        // The checksum that some SDKs sign in a query is of no body, and passed over: one in a header is the only one.
+        let passed_over = |name| {
+            Algorithm::from_header(name).is_some()
+                || name.eq_ignore_ascii_case("x-amz-sdk-checksum-algorithm")
+        };
+        let in_query = self.query.iter().map(|(name, _)| name);
+        let in_query = in_query.filter(|name| self.query_fields.has(name) && !passed_over(name));
+        let mut names: Vec<&str> = self
+            .head
+            .headers()
+            .map(|(name, _)| name)
+            .chain(in_query)
+            .filter(|name| is_single(name))
+            .collect();
+        names.sort_unstable_by(|a, b| ignoring_case(a).cmp(ignoring_case(b)));
+        match names
+            .windows(2)
+            .find(|pair| pair[0].eq_ignore_ascii_case(pair[1]))
+        {
+            None => Ok(()),
+            Some(pair) => Err(S3Error::invalid_argument(
+                "A header may be given once",
+                pair[0],
+                "",
+            )),
+        }
+    }
+
     /// The headers with which a client makes sure of whose bucket it is about.
     ///
     /// Errors: `AccessDenied` if `owner_id` is not who is expected.
@@ -195,6 +231,35 @@ impl<'a> Request<'a> {
             Some(version) => Err(S3Error::new(ErrorCode::NoSuchVersion).detail("VersionId", version)),
         }
     }
+}
+
+/// Whether a field has one value, and S3 or this server acts on it.
+fn is_single(name: &str) -> bool {
+    const SIGNATURES_OWN: [&str; 3] = ["x-amz-content-sha256", "x-amz-date", "x-amz-security-token"];
+    const SINGLE: [&str; 9] = [
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-md5",
+        "content-type",
+        "expect",
+        "expires",
+        "range",
+    ];
+    let is = |other: &&str| name.eq_ignore_ascii_case(other);
+    let begins = |prefix: &str| {
+        name.get(..prefix.len())
+            .is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
+    };
+    match begins("x-amz-") {
+        true => !begins(USER_PREFIX) && !SIGNATURES_OWN.iter().any(is),
+        false => begins("if-") || SINGLE.iter().any(is),
+    }
+}
+
+fn ignoring_case(name: &str) -> impl Iterator<Item = u8> {
+    name.bytes().map(|byte| byte.to_ascii_lowercase())
 }
 
 /// The object that a request is about.

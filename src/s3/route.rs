@@ -65,6 +65,7 @@ async fn answer<I: Machine, R: Receive>(
     };
     let target = names::split(host, head.path().as_bytes(), domain)?;
     let mut request = Request::new(head, &query, identity);
+    request.refuse_repeated_fields()?;
     request.check_expected_owner(service.owner().id)?;
     match &target {
         Target::Service => match head.method() {

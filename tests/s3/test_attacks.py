@@ -649,3 +649,55 @@ def test_a_bucket_of_the_expected_owner_is_served(s3, world):
         ExpectedBucketOwner=owner, ExpectedSourceBucketOwner=owner,
     )  # fmt: skip
     s3.delete_object(Bucket=world, Key="copy", ExpectedBucketOwner=owner)
+
+
+def send_in_lines(raw, method: str, target: str, headers: dict, name: str, body: bytes = b"", **how):
+    """Signs field `name` as one list, and sends each of its values on a line of its own: the signature is the same."""
+    signed = raw.signed(method, target, body, headers, **how)
+    values = signed.pop(name).split(",")
+    request = head(method, target, signed)[:-2] + b"".join(f"{name}: {v}\r\n".encode() for v in values) + b"\r\n"
+    with raw.connect() as wire:
+        wire.send_or_closed(request + body)
+        return wire.response(method)
+
+
+TWICE = {
+    "x-amz-copy-source": "/{bucket}/victim,{bucket}/other", "x-amz-metadata-directive": "COPY,REPLACE",
+    "x-amz-storage-class": "STANDARD,STANDARD", "x-amz-acl": "private,private", "x-amz-website-redirect-location": "/a,/b",
+    "content-type": "text/plain,text/html", "content-encoding": "gzip,br", "cache-control": "no-cache,no-store",
+    "content-disposition": "inline,attachment", "content-language": "de,en", "expires": "0,1",
+    "if-match": '"a","b"', "if-none-match": "*,*", "content-md5": "1B2M2Y8AsgTpgAmY7PhCfg==,1B2M2Y8AsgTpgAmY7PhCfg==",
+    "x-amz-expected-bucket-owner": "1,2", "x-amz-checksum-crc32": "AAAAAA==,AAAAAA==",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_field_that_comes_twice_is_refused(raw, world, name):
+    """Signed as one list, acted on as one of its values: one signature would cover two requests."""
+    headers = {name: TWICE[name].format(bucket=world)}
+    for method, target in (("PUT", path_of(world, "victim")), ("POST", f"{path_of(world, 'victim')}?uploads")):
+        assert send_in_lines(raw, method, target, headers, name).refusal == (400, "InvalidArgument")
+
+
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        ("range", "bytes=0-0,bytes=1-1"), ("if-match", f"{etag(b'precious')},x"), ("if-none-match", '"a","b"'),
+        ("if-range", '"a","b"'), ("x-amz-checksum-mode", "ENABLED,ENABLED"),
+    ],
+)  # fmt: skip
+def test_a_field_of_a_read_that_comes_twice_is_refused(raw, world, name, value):
+    answer = send_in_lines(raw, "GET", path_of(world, "victim"), {name: value}, name)
+    assert answer.refusal == (400, "InvalidArgument")
+
+
+def test_a_field_and_a_signed_parameter_of_its_name_are_a_repetition(raw, world):
+    target = f"{path_of(world, 'victim')}?x-amz-copy-source={world}/victim"
+    answer = raw.presigned("PUT", target, headers={"x-amz-copy-source": f"/{world}/other"})
+    assert answer.refusal == (400, "InvalidArgument")
+
+
+def test_user_metadata_that_comes_twice_is_joined_as_it_is_signed(raw, s3, bucket):
+    answer = send_in_lines(raw, "PUT", path_of(bucket, "k"), {"x-amz-meta-a": "1,2"}, "x-amz-meta-a", b"v")
+    assert answer.status == 200
+    assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": "1,2"}
