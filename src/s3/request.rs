@@ -39,7 +39,7 @@ impl QueryFields {
     }
 
     fn has(self, name: &str) -> bool {
-        let is_amz = || name.get(..6).is_some_and(|p| p.eq_ignore_ascii_case("x-amz-"));
+        let is_amz = || begins(name, "x-amz-");
         let is_condition =
             || name.eq_ignore_ascii_case("if-match") || name.eq_ignore_ascii_case("if-none-match");
         match self {
@@ -48,6 +48,13 @@ impl QueryFields {
             QueryFields::AmzAndConditions => is_amz() || is_condition(),
         }
     }
+}
+
+/// Whose key the headers of SSE-C are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum KeyHeaders {
+    Object,
+    CopySource,
 }
 
 impl Headers for Head {
@@ -217,6 +224,39 @@ impl<'a> Request<'a> {
         Ok(())
     }
 
+    /// Refuses conditions, of an operation that has none built.
+    ///
+    /// Errors: `NotImplemented`.
+    pub fn refuse_conditions(&self) -> S3Result<()> {
+        const CONDITIONS: [&str; 4] = [
+            "If-Match",
+            "If-None-Match",
+            "If-Modified-Since",
+            "If-Unmodified-Since",
+        ];
+        match CONDITIONS.into_iter().find(|name| self.field(name).is_some()) {
+            None => Ok(()),
+            Some(condition) => Err(S3Error::header_not_implemented(condition)),
+        }
+    }
+
+    /// Refuses the customer's key of an object, or of a copy's source: nothing here is encrypted with one, and a client
+    /// that thinks so must know.
+    ///
+    /// Errors: `InvalidRequest`.
+    pub fn refuse_customer_key(&self, of: KeyHeaders) -> S3Result<()> {
+        let begin = match of {
+            KeyHeaders::Object => "x-amz-server-side-encryption-customer-",
+            KeyHeaders::CopySource => "x-amz-copy-source-server-side-encryption-customer-",
+        };
+        match self.fields().any(|(name, _)| begins(name, begin)) {
+            true => Err(S3Error::invalid_request(
+                "The encryption parameters are not applicable to this object.",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// `versionId`: a bucket that never had versions knows only `null`.
     ///
     /// Errors: `NoSuchVersion`, `InvalidArgument`.
@@ -248,14 +288,15 @@ fn is_single(name: &str) -> bool {
         "range",
     ];
     let is = |other: &&str| name.eq_ignore_ascii_case(other);
-    let begins = |prefix: &str| {
-        name.get(..prefix.len())
-            .is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
-    };
-    match begins("x-amz-") {
-        true => !begins(USER_PREFIX) && !SIGNATURES_OWN.iter().any(is),
-        false => begins("if-") || SINGLE.iter().any(is),
+    match begins(name, "x-amz-") {
+        true => !begins(name, USER_PREFIX) && !SIGNATURES_OWN.iter().any(is),
+        false => begins(name, "if-") || SINGLE.iter().any(is),
     }
+}
+
+fn begins(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
 }
 
 fn ignoring_case(name: &str) -> impl Iterator<Item = u8> {

@@ -701,3 +701,31 @@ def test_user_metadata_that_comes_twice_is_joined_as_it_is_signed(raw, s3, bucke
     answer = send_in_lines(raw, "PUT", path_of(bucket, "k"), {"x-amz-meta-a": "1,2"}, "x-amz-meta-a", b"v")
     assert answer.status == 200
     assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": "1,2"}
+
+
+CUSTOMER_KEY = {
+    "x-amz-server-side-encryption-customer-algorithm": "AES256",
+    "x-amz-server-side-encryption-customer-key": b64encode(b"0" * 32).decode(),
+    "x-amz-server-side-encryption-customer-key-md5": b64encode(hashlib.md5(b"0" * 32).digest()).decode(),
+}
+UNBUILT = [CUSTOMER_KEY, {"x-amz-server-side-encryption": "AES256"}, {"x-amz-tagging": "a=b"}, {"x-amz-acl": "public-read"},
+           {"if-none-match": "*"}, {"if-match": "*"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", UNBUILT, ids=lambda headers: next(iter(headers)))
+def test_a_part_is_not_stored_as_if_a_header_were_not_there(raw, world, upload, headers):
+    """A part that was to be encrypted with the client's key would lie there in clear."""
+    target = f"{path_of(world, 'victim')}?partNumber=1&uploadId={encode(upload)}"
+    assert raw.request("PUT", target, b"secret", headers).refusal == (501, "NotImplemented")
+    copy = {"x-amz-copy-source": path_of(world, "victim")}
+    assert raw.request("PUT", target, headers=headers | copy).refusal == (501, "NotImplemented")
+
+
+def test_a_key_for_an_object_that_is_not_encrypted_is_refused(raw, world, upload):
+    victim = path_of(world, "victim")
+    assert raw.request("GET", victim, headers=CUSTOMER_KEY).refusal == (400, "InvalidRequest")
+    assert raw.request("HEAD", victim, headers=CUSTOMER_KEY).status == 400
+    source = {n.replace("x-amz-", "x-amz-copy-source-"): v for n, v in CUSTOMER_KEY.items()}
+    source["x-amz-copy-source"] = victim
+    for target in targets(world, upload)[1:]:
+        assert raw.request("PUT", target, headers=source).refusal == (400, "InvalidRequest")

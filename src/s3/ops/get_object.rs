@@ -12,7 +12,7 @@ use crate::s3::metadata::Overrides;
 use crate::s3::ops::{checksum_header, view};
 use crate::s3::range::{self, Resolved};
 use crate::s3::refusal::etag;
-use crate::s3::request::{ObjectName, Request};
+use crate::s3::request::{KeyHeaders, ObjectName, Request};
 use crate::s3::service::{Response, ResponseBody, Service};
 
 /// GET: the object's bytes, or a range of them.
@@ -86,6 +86,7 @@ fn describe<I: Machine>(
     request: &Request<'_>,
     now_ms: u64,
 ) -> S3Result<Described<I>> {
+    request.refuse_customer_key(KeyHeaders::Object)?;
     let object = &found.object;
     let tag = etag(object.etag);
     let quoted = tag.quoted().to_string();

@@ -61,6 +61,8 @@ pub async fn upload_part<I: Machine, R: Receive>(
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name.bucket)?;
     let part = PartName::read(request)?;
+    request.refuse_unbuilt()?;
+    request.refuse_conditions()?;
     let announced = part.announced(service, bucket.id, name).await?;
     request.require_length()?;
     let mut payload = Payload::open(
