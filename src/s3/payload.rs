@@ -319,11 +319,14 @@ impl Chunks {
                 Item::ChunkEnd => self.verify_chunk()?,
                 Item::Trailer(trailer) => {
                     trailer.write_canonical(&mut self.trailers);
-                    if let Some(checksum) = checksum
-                        && trailer.name == checksum.algorithm.header()
-                    {
-                        self.trailer_digest = Some(checksum.parse_trailer(trailer.value.as_bytes())?);
-                    }
+                    // Only the checksum can be announced, and it comes once.
+                    let announced = checksum.filter(|checksum| {
+                        checksum.expected.is_none()
+                            && self.trailer_digest.is_none()
+                            && trailer.name == checksum.algorithm.header()
+                    });
+                    let announced = announced.ok_or(S3Error::new(ErrorCode::MalformedTrailerError))?;
+                    self.trailer_digest = Some(announced.parse_trailer(trailer.value.as_bytes())?);
                 }
                 Item::TrailerSignature(signature) => self.verify_trailer(&signature)?,
                 Item::End => self.expect_nothing(raw).await?,
