@@ -89,7 +89,7 @@ impl<'a> Request<'a> {
             .map(|(_, value)| value)
     }
 
-    /// A query parameter that is a number.
+    /// A query parameter that is a number: digits only.
     ///
     /// Errors: `InvalidArgument`.
     pub fn number<T: std::str::FromStr>(&self, name: &'static str) -> S3Result<Option<T>> {
@@ -103,24 +103,24 @@ impl<'a> Request<'a> {
                 text,
             )
         };
-        text.parse().map(Some).map_err(|_| invalid())
+        number(text.as_bytes()).map(Some).ok_or_else(invalid)
     }
 
     /// How many items a page may have: `name`, at most and by default 1,000.
     ///
     /// Errors: `InvalidArgument`.
     pub fn page_size(&self, name: &'static str) -> S3Result<usize> {
-        let asked = self
-            .number::<i64>(name)?
-            .unwrap_or(crate::limits::PAGE_MAX as i64);
-        if asked < 0 {
+        if let Some(text) = self.query.get(name).filter(|text| text.starts_with('-')) {
             return Err(S3Error::invalid_argument(
                 format!("Argument {name} must be an integer between 0 and 2147483647"),
                 name,
-                &asked.to_string(),
+                text,
             ));
         }
-        Ok((asked as usize).min(crate::limits::PAGE_MAX))
+        let asked = self
+            .number::<i32>(name)?
+            .map_or(crate::limits::PAGE_MAX, |asked| asked as usize);
+        Ok(asked.min(crate::limits::PAGE_MAX))
     }
 
     /// A field that came twice is signed as one list and acted on as one of its values: another request, under
@@ -271,6 +271,16 @@ impl<'a> Request<'a> {
             Some(version) => Err(S3Error::new(ErrorCode::NoSuchVersion).detail("VersionId", version)),
         }
     }
+}
+
+/// Reads digits: no sign, no blank, nothing else.
+pub fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|_| is_number)?
+        .parse()
+        .ok()
 }
 
 /// Whether a field has one value, and S3 or this server acts on it.

@@ -102,7 +102,12 @@ async fn on_bucket<I: Machine, R: Receive>(
         (Method::Head, None) => ops::bucket::head_bucket(service, name),
         (Method::Get, None) => match query.get("list-type") {
             Some("2") => ops::list_objects::list_objects_v2(service, request, name).await,
-            _ => ops::list_objects::list_objects_v1(service, request, name).await,
+            None | Some("" | "1") => ops::list_objects::list_objects_v1(service, request, name).await,
+            Some(other) => Err(S3Error::invalid_argument(
+                "Invalid list type specified",
+                "list-type",
+                other,
+            )),
         },
         (Method::Put, None) => ops::bucket::create_bucket(service, request, name, body).await,
         (Method::Delete, None) => ops::bucket::delete_bucket(service, name).await,
