@@ -536,10 +536,12 @@ fn has_token(list: &[u8], token: &[u8]) -> bool {
 
 /// Whether `name` may be the name of a field (RFC 9110 5.6.2).
 pub fn is_token(name: &str) -> bool {
-    !name.is_empty()
-        && name
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || b"!#$%&'*+.^_`|~".contains(&byte))
+    !name.is_empty() && name.bytes().all(is_token_byte)
+}
+
+/// Whether a byte may stand in the name of a field.
+pub fn is_token_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'-' || b"!#$%&'*+.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -356,6 +356,9 @@ CHUNKINGS = {
     "space before size": b" 5\r\nhello\r\n0\r\n\r\n",
     "no size": b"\r\nhello\r\n0\r\n\r\n",
     "endless extension": b"5;" + b"x" * 100_000 + b"\r\nhello\r\n0\r\n\r\n",
+    "trailer without a colon": b"5\r\nhello\r\n0\r\nGET / HTTP/1.1\r\n\r\n",
+    "trailer without a name": b"5\r\nhello\r\n0\r\n: b\r\n\r\n",
+    "folded trailer": b"5\r\nhello\r\n0\r\nA: b\r\n c\r\n\r\n",
     "endless trailer": b"5\r\nhello\r\n0\r\n" + b"A: b\r\n" * 50_000 + b"\r\n",
 }
 
