@@ -48,6 +48,7 @@ async fn answer<I: Machine, R: Receive>(
 ) -> S3Result<Response<I>> {
     let query = Query::parse(head.query()).map_err(|_| S3Error::new(ErrorCode::InvalidURI))?;
     refuse_repeated(&query)?;
+    refuse_expectation(head)?;
     let host = head.host().unwrap_or("").as_bytes();
     let domain = service.domain.as_deref();
     let identity = {
@@ -166,6 +167,16 @@ fn refuse_repeated(query: &Query) -> S3Result<()> {
             pair[0],
             "",
         )),
+    }
+}
+
+/// The only expectation that there is, is that of `100 Continue` (RFC 9110 section 10.1.1).
+fn refuse_expectation(head: &Head) -> S3Result<()> {
+    match head.header("expect") {
+        Some(expected) if !expected.eq_ignore_ascii_case(b"100-continue") => {
+            Err(S3Error::new(ErrorCode::ExpectationFailed))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

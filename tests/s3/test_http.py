@@ -385,6 +385,13 @@ def test_a_chunk_that_declares_4_gib_costs_no_memory(raw, server, s3, bucket, st
     assert not exists(s3, bucket, "other")
 
 
+@pytest.mark.parametrize("expectation", ["200-ok", "", "100-continue, 200-ok", "x"])
+def test_an_expectation_that_is_not_known_fails(raw, s3, bucket, expectation):
+    answer = raw.request("PUT", path_of(bucket, "k"), b"v", {"expect": expectation})
+    assert answer.status == 417
+    assert not exists(s3, bucket, "k")
+
+
 HEADS = {
     "garbage": b"\x00\x01\x02\x03\r\n\r\n",
     "tls": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\r\n\r\n",
