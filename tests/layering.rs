@@ -30,6 +30,7 @@ const LAYERS: &[Layer] = &[
     pure("s3/metadata", PURE_S3),
     pure("s3/names.rs", PURE_S3),
     pure("s3/range.rs", PURE_S3),
+    pure("s3/subresource.rs", PURE_S3),
     pure("s3/xml/", PURE_S3),
     // The operations, and whatever stands beside them: engine and codec, but no machine of their own.
     pure("s3/", &["s3", "http", "engine", "limits", "io::Io"]),

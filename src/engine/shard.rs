@@ -22,12 +22,7 @@ impl<I: Machine> Core<I> {
     pub fn mutate(self: &Rc<Self>, mutation: Mutation, to: ReplyTo) {
         let checked = self.admit(&mutation).and_then(|()| self.check(&mutation));
         // Only what changes nothing must wait for those that are pending: a change queues behind them.
-        let is_pending = |mutation: &Mutation| {
-            mutation
-                .index_keys()
-                .iter()
-                .any(|key| self.commits.is_pending(key))
-        };
+        let is_pending = |mutation: &Mutation| mutation.rests_on(|key| self.commits.is_pending(key));
         match checked {
             Ok(Verdict::Change) => {
                 let (record, outcome) = self.plan(mutation);
@@ -426,16 +421,23 @@ fn inline_extent(body: &[u8]) -> Box<[Extent]> {
 }
 
 impl Mutation {
-    /// The keys whose pending changes decide when a refusal is answered.
-    fn index_keys(&self) -> Vec<Vec<u8>> {
+    /// Whether a change is pending of one of the keys that decide when a refusal is answered: all that `check` looks at.
+    fn rests_on(&self, is_pending: impl Fn(&[u8]) -> bool) -> bool {
         match self {
             Mutation::PutObject { bucket, key, .. } | Mutation::DeleteObject { bucket, key } => {
-                vec![key::object(*bucket, key)]
+                is_pending(&key::object(*bucket, key))
             }
             Mutation::CompleteUpload {
-                bucket, key, upload, ..
+                bucket,
+                key,
+                upload,
+                completion,
+                ..
             } => {
-                vec![key::object(*bucket, key), key::upload(*bucket, key, *upload)]
+                let mut parts = completion.parts.iter();
+                is_pending(&key::object(*bucket, key))
+                    || is_pending(&key::upload(*bucket, key, *upload))
+                    || parts.any(|&(number, _)| is_pending(&key::part(*bucket, key, *upload, number)))
             }
             Mutation::CreateUpload {
                 bucket, key, upload, ..
@@ -443,8 +445,12 @@ impl Mutation {
             | Mutation::PutPart {
                 bucket, key, upload, ..
             }
-            | Mutation::AbortUpload { bucket, key, upload } => vec![key::upload(*bucket, key, *upload)],
-            Mutation::PutBucket { name, .. } | Mutation::RemoveBucket { name } => vec![key::bucket(name)],
+            | Mutation::AbortUpload { bucket, key, upload } => {
+                is_pending(&key::upload(*bucket, key, *upload))
+            }
+            Mutation::PutBucket { name, .. } | Mutation::RemoveBucket { name } => {
+                is_pending(&key::bucket(name))
+            }
         }
     }
 

@@ -8,6 +8,7 @@
 
 use std::ops::Range;
 
+use super::head::is_token_byte;
 use crate::limits::{CHUNK_HEAD_BYTES_MAX, TRAILER_BYTES_MAX};
 
 /// Hex digits of a chunk's size, leading zeroes included.
@@ -24,7 +25,7 @@ pub enum BodyError {
     SizeLineTooLong,
     /// A chunk's data is not followed by CRLF.
     MalformedChunkEnd,
-    /// A trailer line with a control byte, or that does not end in CRLF.
+    /// A trailer line that is not `name:value`, with a control byte, or that does not end in CRLF.
     MalformedTrailer,
     /// A trailer section past [`TRAILER_BYTES_MAX`].
     TrailerTooLarge,
@@ -57,7 +58,8 @@ enum State {
     DataCarriageReturn,
     DataLineFeed,
     TrailerLineStart,
-    TrailerLine,
+    TrailerName,
+    TrailerValue,
     TrailerLineFeed,
     FinalLineFeed,
     End,
@@ -150,13 +152,19 @@ impl ChunkedDecoder {
 
             (State::TrailerLineStart, b'\r') => Ok(State::FinalLineFeed),
             (State::FinalLineFeed, b'\n') => Ok(State::End),
-            (State::TrailerLine, b'\r') => Ok(State::TrailerLineFeed),
-            (State::TrailerLineFeed, b'\n') => self.count_trailer(State::TrailerLineStart),
-            (State::TrailerLineStart | State::TrailerLine, b'\t' | b' '..=b'~' | 0x80..) => {
-                self.count_trailer(State::TrailerLine)
+            (State::TrailerName, b':') => self.count_trailer(State::TrailerValue),
+            (State::TrailerLineStart | State::TrailerName, _) if is_token_byte(byte) => {
+                self.count_trailer(State::TrailerName)
             }
+            (State::TrailerValue, b'\r') => Ok(State::TrailerLineFeed),
+            (State::TrailerLineFeed, b'\n') => self.count_trailer(State::TrailerLineStart),
+            (State::TrailerValue, b'\t' | b' '..=b'~' | 0x80..) => self.count_trailer(State::TrailerValue),
             (
-                State::TrailerLineStart | State::TrailerLine | State::TrailerLineFeed | State::FinalLineFeed,
+                State::TrailerLineStart
+                | State::TrailerName
+                | State::TrailerValue
+                | State::TrailerLineFeed
+                | State::FinalLineFeed,
                 _,
             ) => Err(BodyError::MalformedTrailer),
 
@@ -281,7 +289,7 @@ mod tests {
     #[test]
     fn malformed_bodies_are_refused() {
         use BodyError::*;
-        let table: [(&[u8], BodyError); 21] = [
+        let table: [(&[u8], BodyError); 27] = [
             (b"\r\n", MalformedSize),
             (b";x\r\n", MalformedSize),
             (b"g\r\n", MalformedSize),
@@ -303,6 +311,12 @@ mod tests {
             (b"1\r\na\r0", MalformedChunkEnd),
             (b"0\r\nA: b\n\r\n", MalformedTrailer),
             (b"0\r\n\n", MalformedTrailer),
+            (b"0\r\nA\r\n\r\n", MalformedTrailer),
+            (b"0\r\n: b\r\n\r\n", MalformedTrailer),
+            (b"0\r\nA : b\r\n\r\n", MalformedTrailer),
+            (b"0\r\nA: b\r\n c\r\n\r\n", MalformedTrailer),
+            (b"0\r\nA: b\0\r\n\r\n", MalformedTrailer),
+            (b"0\r\nGET / HTTP/1.1\r\nHost: h\r\n\r\n", MalformedTrailer),
         ];
         for (body, error) in table {
             assert_eq!(decode_all_ways(body), Err(error), "{}", body.escape_ascii());

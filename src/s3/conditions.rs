@@ -130,7 +130,7 @@ pub struct ReadConditions<'a> {
 }
 
 impl<'a> ReadConditions<'a> {
-    /// Reads `If-*`. Of a header that is repeated the last counts.
+    /// Reads `If-*`. A header that is repeated has been refused.
     pub fn from_headers(headers: impl Iterator<Item = (&'a str, &'a [u8])>) -> ReadConditions<'a> {
         ReadConditions::read(headers, "")
     }
@@ -202,6 +202,17 @@ impl<'a> ReadConditions<'a> {
             *place = Some(value);
         }
         conditions
+    }
+}
+
+/// Whether `If-Range` lets a `Range` count for this version (RFC 9110 section 13.1.5): a strong tag that is this one's,
+/// or a date that is exactly its own, in whole seconds. Else the whole object is served, so that a client that goes
+/// on with a download never joins bytes of two versions.
+pub fn range_counts(if_range: &[u8], etag: &ETag, modified_unix_ms: u64) -> bool {
+    let is_weak = if_range.trim_ascii_start().starts_with(b"W/");
+    match ETag::parse(if_range) {
+        Some(tag) => !is_weak && tag == *etag,
+        None => parse_date(if_range) == Some(modified_unix_ms / 1000),
     }
 }
 
@@ -449,6 +460,28 @@ mod tests {
                 *expected,
                 "{list:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_range_counts_for_the_version_that_it_was_asked_of() {
+        let quoted = &*format!("\"{TAG}\"");
+        for (if_range, expected) in [
+            (quoted, true),
+            (OTHER, false),
+            (&format!("W/{quoted}"), false),
+            (&format!(" W/{quoted}"), false),
+            (&format!("\"{TAG}-2\""), false),
+            (&format!("{quoted}, {OTHER}"), false),
+            ("*", false),
+            ("", false),
+            ("garbage", false),
+            (BEFORE, false),
+            (SAME, true),
+            (AFTER, false),
+        ] {
+            let got = range_counts(if_range.as_bytes(), &etag(), MODIFIED_MS);
+            assert_eq!(got, expected, "{if_range}");
         }
     }
 

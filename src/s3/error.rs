@@ -68,6 +68,7 @@ error_codes! {
     ConditionalRequestConflict 409 "The conditional request cannot succeed due to a conflicting operation against this resource.";
     EntityTooLarge 400 "Your proposed upload exceeds the maximum allowed size";
     EntityTooSmall 400 "Your proposed upload is smaller than the minimum allowed size";
+    ExpectationFailed 417 "The expectation given in the Expect request header could not be met.";
     ExpiredToken 400 "The provided token has expired.";
     IllegalLocationConstraintException 400 "The specified location-constraint is not valid";
     IncompleteBody 400 "The request body terminated unexpectedly";
@@ -333,6 +334,7 @@ mod tests {
             (C::BucketAlreadyOwnedByYou, 409),
             (C::ConditionalRequestConflict, 409),
             (C::EntityTooLarge, 400),
+            (C::ExpectationFailed, 417),
             (C::ExpiredToken, 400),
             (C::InsufficientStorage, 507),
             (C::InternalError, 500),

@@ -172,6 +172,7 @@ impl CopySource {
         })?;
         let version_id = match version_id {
             None => None,
+            Some(b"") => return Err(invalid("Version id cannot be the empty string")),
             Some(id) => {
                 let id = decode_path(id).map_err(|_| invalid("Invalid copy source encoding"))?;
                 Some(
@@ -494,6 +495,7 @@ mod tests {
             (b"bkt/%ff", ErrorCode::InvalidArgument),
             (b"bkt/\xff", ErrorCode::InvalidArgument),
             (b"bkt/k?versionId=%ff", ErrorCode::InvalidArgument),
+            (b"bkt/k?versionId=", ErrorCode::InvalidArgument),
             (
                 b"arn:aws:s3:us-east-1:1:accesspoint/ap/object/k",
                 ErrorCode::InvalidArgument,

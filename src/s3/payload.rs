@@ -14,7 +14,7 @@ use crate::s3::checksum::{Algorithm, Checksum, Digest, Digests};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::md5::{Lanes, Md5};
 use crate::s3::refusal::auth_error;
-use crate::s3::request::Request;
+use crate::s3::request::{Request, number};
 use crate::s3::service::Receive;
 use ring::digest::{Context, SHA256};
 use std::ops::{Deref, Range};
@@ -353,11 +353,14 @@ impl Chunks {
                 Item::ChunkEnd => self.verify_chunk()?,
                 Item::Trailer(trailer) => {
                     trailer.write_canonical(&mut self.trailers);
-                    if let Some(checksum) = checksum
-                        && trailer.name == checksum.algorithm.header()
-                    {
-                        self.trailer_digest = Some(checksum.parse_trailer(trailer.value.as_bytes())?);
-                    }
+                    // Only the checksum can be announced, and it comes once.
+                    let announced = checksum.filter(|checksum| {
+                        checksum.expected.is_none()
+                            && self.trailer_digest.is_none()
+                            && trailer.name == checksum.algorithm.header()
+                    });
+                    let announced = announced.ok_or(S3Error::new(ErrorCode::MalformedTrailerError))?;
+                    self.trailer_digest = Some(announced.parse_trailer(trailer.value.as_bytes())?);
                 }
                 Item::TrailerSignature(signature) => self.verify_trailer(&signature)?,
                 Item::End => self.expect_nothing(raw).await?,
@@ -455,12 +458,7 @@ fn decoded_length(request: &Request<'_>) -> S3Result<u64> {
     let text = request
         .field("x-amz-decoded-content-length")
         .ok_or_else(missing)?;
-    let is_number = !text.is_empty() && text.iter().all(u8::is_ascii_digit);
-    let number = std::str::from_utf8(text)
-        .ok()
-        .filter(|_| is_number)
-        .and_then(|text| text.parse().ok());
-    number.ok_or_else(|| {
+    number(text).ok_or_else(|| {
         S3Error::invalid_argument(
             "x-amz-decoded-content-length is not a length",
             "x-amz-decoded-content-length",

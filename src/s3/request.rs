@@ -3,7 +3,9 @@
 use crate::engine::Refusal;
 use crate::http::{Framing, Head, Query};
 use crate::s3::auth::{Authenticated, Headers, Payload, Placement, SignatureVersion};
+use crate::s3::checksum::Algorithm;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
+use crate::s3::metadata::USER_PREFIX;
 use crate::s3::names::{BucketName, Key};
 
 /// An authenticated request.
@@ -37,7 +39,7 @@ impl QueryFields {
     }
 
     fn has(self, name: &str) -> bool {
-        let is_amz = || name.get(..6).is_some_and(|p| p.eq_ignore_ascii_case("x-amz-"));
+        let is_amz = || begins(name, "x-amz-");
         let is_condition =
             || name.eq_ignore_ascii_case("if-match") || name.eq_ignore_ascii_case("if-none-match");
         match self {
@@ -46,6 +48,13 @@ impl QueryFields {
             QueryFields::AmzAndConditions => is_amz() || is_condition(),
         }
     }
+}
+
+/// Whose key the headers of SSE-C are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum KeyHeaders {
+    Object,
+    CopySource,
 }
 
 impl Headers for Head {
@@ -80,7 +89,7 @@ impl<'a> Request<'a> {
             .map(|(_, value)| value)
     }
 
-    /// A query parameter that is a number.
+    /// A query parameter that is a number: digits only.
     ///
     /// Errors: `InvalidArgument`.
     pub fn number<T: std::str::FromStr>(&self, name: &'static str) -> S3Result<Option<T>> {
@@ -94,24 +103,76 @@ impl<'a> Request<'a> {
                 text,
             )
         };
-        text.parse().map(Some).map_err(|_| invalid())
+        number(text.as_bytes()).map(Some).ok_or_else(invalid)
     }
 
     /// How many items a page may have: `name`, at most and by default 1,000.
     ///
     /// Errors: `InvalidArgument`.
     pub fn page_size(&self, name: &'static str) -> S3Result<usize> {
-        let asked = self
-            .number::<i64>(name)?
-            .unwrap_or(crate::limits::PAGE_MAX as i64);
-        if asked < 0 {
+        if let Some(text) = self.query.get(name).filter(|text| text.starts_with('-')) {
             return Err(S3Error::invalid_argument(
                 format!("Argument {name} must be an integer between 0 and 2147483647"),
                 name,
-                &asked.to_string(),
+                text,
             ));
         }
-        Ok((asked as usize).min(crate::limits::PAGE_MAX))
+        let asked = self
+            .number::<i32>(name)?
+            .map_or(crate::limits::PAGE_MAX, |asked| asked as usize);
+        Ok(asked.min(crate::limits::PAGE_MAX))
+    }
+
+    /// A field that came twice is signed as one list and acted on as one of its values: another request, under
+    /// the same signature. User metadata is joined as it is signed. Times, tokens and hashes are the signature's to
+    /// judge: they may be in the query and in a header.
+    ///
+    /// Errors: `InvalidArgument`.
+    pub fn refuse_repeated_fields(&self) -> S3Result<()> {
+        // The checksum that some SDKs sign in a query is of no body, and passed over: one in a header is the only one.
+        let passed_over = |name| {
+            Algorithm::from_header(name).is_some()
+                || name.eq_ignore_ascii_case("x-amz-sdk-checksum-algorithm")
+        };
+        let in_query = self.query.iter().map(|(name, _)| name);
+        let in_query = in_query.filter(|name| self.query_fields.has(name) && !passed_over(name));
+        let mut names: Vec<&str> = self
+            .head
+            .headers()
+            .map(|(name, _)| name)
+            .chain(in_query)
+            .filter(|name| is_single(name))
+            .collect();
+        names.sort_unstable_by(|a, b| ignoring_case(a).cmp(ignoring_case(b)));
+        match names
+            .windows(2)
+            .find(|pair| pair[0].eq_ignore_ascii_case(pair[1]))
+        {
+            None => Ok(()),
+            Some(pair) => Err(S3Error::invalid_argument(
+                "A header may be given once",
+                pair[0],
+                "",
+            )),
+        }
+    }
+
+    /// The headers with which a client makes sure of whose bucket it is about.
+    ///
+    /// Errors: `AccessDenied` if `owner_id` is not who is expected.
+    pub fn check_expected_owner(&self, owner_id: &str) -> S3Result<()> {
+        const EXPECTED: [&str; 2] = [
+            "x-amz-expected-bucket-owner",
+            "x-amz-source-expected-bucket-owner",
+        ];
+        let is_other = |name| {
+            self.field(name)
+                .is_some_and(|expected| expected != owner_id.as_bytes())
+        };
+        match EXPECTED.into_iter().any(is_other) {
+            true => Err(S3Error::new(ErrorCode::AccessDenied)),
+            false => Ok(()),
+        }
     }
 
     /// A body must say how long it is. Chunked coding alone does not, and S3 takes it only around `aws-chunked`.
@@ -163,15 +224,93 @@ impl<'a> Request<'a> {
         Ok(())
     }
 
+    /// Refuses conditions, of an operation that has none built.
+    ///
+    /// Errors: `NotImplemented`.
+    pub fn refuse_conditions(&self) -> S3Result<()> {
+        const CONDITIONS: [&str; 4] = [
+            "If-Match",
+            "If-None-Match",
+            "If-Modified-Since",
+            "If-Unmodified-Since",
+        ];
+        match CONDITIONS.into_iter().find(|name| self.field(name).is_some()) {
+            None => Ok(()),
+            Some(condition) => Err(S3Error::header_not_implemented(condition)),
+        }
+    }
+
+    /// Refuses the customer's key of an object, or of a copy's source: nothing here is encrypted with one, and a client
+    /// that thinks so must know.
+    ///
+    /// Errors: `InvalidRequest`.
+    pub fn refuse_customer_key(&self, of: KeyHeaders) -> S3Result<()> {
+        let begin = match of {
+            KeyHeaders::Object => "x-amz-server-side-encryption-customer-",
+            KeyHeaders::CopySource => "x-amz-copy-source-server-side-encryption-customer-",
+        };
+        match self.fields().any(|(name, _)| begins(name, begin)) {
+            true => Err(S3Error::invalid_request(
+                "The encryption parameters are not applicable to this object.",
+            )),
+            false => Ok(()),
+        }
+    }
+
     /// `versionId`: a bucket that never had versions knows only `null`.
     ///
-    /// Errors: `NoSuchVersion`.
+    /// Errors: `NoSuchVersion`, `InvalidArgument`.
     pub fn check_version(&self) -> S3Result<()> {
         match self.query.get("versionId") {
-            None | Some("null" | "") => Ok(()),
+            None | Some("null") => Ok(()),
+            Some("") => Err(S3Error::invalid_argument(
+                "Version id cannot be the empty string",
+                "versionId",
+                "",
+            )),
             Some(version) => Err(S3Error::new(ErrorCode::NoSuchVersion).detail("VersionId", version)),
         }
     }
+}
+
+/// Reads digits: no sign, no blank, nothing else.
+pub fn number<T: std::str::FromStr>(digits: &[u8]) -> Option<T> {
+    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(digits)
+        .ok()
+        .filter(|_| is_number)?
+        .parse()
+        .ok()
+}
+
+/// Whether a field has one value, and S3 or this server acts on it.
+fn is_single(name: &str) -> bool {
+    const SIGNATURES_OWN: [&str; 3] = ["x-amz-content-sha256", "x-amz-date", "x-amz-security-token"];
+    const SINGLE: [&str; 9] = [
+        "cache-control",
+        "content-disposition",
+        "content-encoding",
+        "content-language",
+        "content-md5",
+        "content-type",
+        "expect",
+        "expires",
+        "range",
+    ];
+    let is = |other: &&str| name.eq_ignore_ascii_case(other);
+    match begins(name, "x-amz-") {
+        true => !begins(name, USER_PREFIX) && !SIGNATURES_OWN.iter().any(is),
+        false => begins(name, "if-") || SINGLE.iter().any(is),
+    }
+}
+
+fn begins(name: &str, prefix: &str) -> bool {
+    name.get(..prefix.len())
+        .is_some_and(|begin| begin.eq_ignore_ascii_case(prefix))
+}
+
+fn ignoring_case(name: &str) -> impl Iterator<Item = u8> {
+    name.bytes().map(|byte| byte.to_ascii_lowercase())
 }
 
 /// The object that a request is about.

@@ -7,10 +7,10 @@ use crate::s3::auth::{self, SignedRequest};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::{self, BucketName, Target};
 use crate::s3::ops;
-use crate::s3::ops::settings::{is_bucket_setting, is_object_setting};
 use crate::s3::refusal::auth_error;
 use crate::s3::request::{ObjectName, Request};
 use crate::s3::service::{Receive, Response, Service};
+use crate::s3::subresource;
 
 /// Answers a request. Errors become S3's XML.
 pub async fn serve<I: Machine, R: Receive>(
@@ -48,6 +48,7 @@ async fn answer<I: Machine, R: Receive>(
 ) -> S3Result<Response<I>> {
     let query = Query::parse(head.query()).map_err(|_| S3Error::new(ErrorCode::InvalidURI))?;
     refuse_repeated(&query)?;
+    refuse_expectation(head)?;
     let host = head.host().unwrap_or("").as_bytes();
     let domain = service.domain.as_deref();
     let identity = {
@@ -65,6 +66,8 @@ async fn answer<I: Machine, R: Receive>(
     };
     let target = names::split(host, head.path().as_bytes(), domain)?;
     let mut request = Request::new(head, &query, identity);
+    request.refuse_repeated_fields()?;
+    request.check_expected_owner(service.owner().id)?;
     match &target {
         Target::Service => match head.method() {
             Method::Get => ops::list_buckets::list_buckets(service, &request),
@@ -84,25 +87,32 @@ async fn on_bucket<I: Machine, R: Receive>(
     body: &mut R,
 ) -> S3Result<Response<I>> {
     let query = request.query;
-    match request.head.method() {
-        Method::Head => ops::bucket::head_bucket(service, name),
-        Method::Get if query.has("location") => ops::bucket::get_location(service, name),
-        Method::Post if query.has("delete") => {
+    let named = subresource::of_bucket(query)?;
+    match (request.head.method(), named) {
+        (Method::Options | Method::Other, _) => Err(not_allowed()),
+        (Method::Get, Some("location")) => ops::bucket::get_location(service, name),
+        (Method::Post, Some("delete")) => {
             ops::delete_objects::delete_objects(service, request, name, body).await
         }
-        _ if is_bucket_setting(request) => ops::settings::bucket_setting(service, request, name),
-        Method::Get if query.has("uploads") => ops::list_uploads::list_uploads(service, request, name).await,
-        Method::Get if query.has("versions") => {
-            ops::list_objects::list_versions(service, request, name).await
+        (Method::Get, Some("uploads")) => ops::list_uploads::list_uploads(service, request, name).await,
+        (Method::Get, Some("versions")) => ops::list_objects::list_versions(service, request, name).await,
+        (_, Some(other @ ("location" | "delete" | "uploads" | "versions"))) | (Method::Head, Some(other)) => {
+            Err(subresource::not_allowed(request.head.method_str(), other))
         }
-        Method::Get => match query.get("list-type") {
+        (_, Some(setting)) => ops::settings::bucket_setting(service, request, name, setting),
+        (Method::Head, None) => ops::bucket::head_bucket(service, name),
+        (Method::Get, None) => match query.get("list-type") {
             Some("2") => ops::list_objects::list_objects_v2(service, request, name).await,
-            _ => ops::list_objects::list_objects_v1(service, request, name).await,
+            None | Some("" | "1") => ops::list_objects::list_objects_v1(service, request, name).await,
+            Some(other) => Err(S3Error::invalid_argument(
+                "Invalid list type specified",
+                "list-type",
+                other,
+            )),
         },
-        Method::Put => ops::bucket::create_bucket(service, request, name, body).await,
-        Method::Delete => ops::bucket::delete_bucket(service, name).await,
-        Method::Post => Err(S3Error::not_implemented("POST on a bucket without ?delete")),
-        Method::Options | Method::Other => Err(not_allowed()),
+        (Method::Put, None) => ops::bucket::create_bucket(service, request, name, body).await,
+        (Method::Delete, None) => ops::bucket::delete_bucket(service, name).await,
+        (Method::Post, None) => Err(S3Error::not_implemented("POST on a bucket without ?delete")),
     }
 }
 
@@ -114,31 +124,35 @@ async fn on_object<I: Machine, R: Receive>(
 ) -> S3Result<Response<I>> {
     let query = request.query;
     let is_copy = request.field("x-amz-copy-source").is_some();
-    match request.head.method() {
-        _ if is_object_setting(request) => ops::settings::object_setting(service, request, name).await,
-        Method::Get if query.has("uploadId") => ops::list_parts::list_parts(service, request, name).await,
-        Method::Get => ops::get_object::get_object(service, request, name).await,
-        Method::Head => ops::get_object::head_object(service, request, name).await,
-        Method::Put if query.has("partNumber") || query.has("uploadId") => match is_copy {
+    let method = request.head.method();
+    match (method, subresource::of_object(method, query)?) {
+        (Method::Options | Method::Other, _) => Err(not_allowed()),
+        (Method::Post, Some("uploads")) => ops::create_upload::create_upload(service, request, name).await,
+        (_, Some(other @ "uploads")) | (Method::Head, Some(other)) => {
+            Err(subresource::not_allowed(request.head.method_str(), other))
+        }
+        (_, Some(setting)) => ops::settings::object_setting(service, request, name, setting).await,
+        (Method::Get, None) if query.has("uploadId") => {
+            ops::list_parts::list_parts(service, request, name).await
+        }
+        (Method::Get, None) => ops::get_object::get_object(service, request, name).await,
+        (Method::Head, None) => ops::get_object::head_object(service, request, name).await,
+        (Method::Put, None) if query.has("partNumber") || query.has("uploadId") => match is_copy {
             true => ops::copy_object::upload_part_copy(service, request, name).await,
             false => ops::upload_part::upload_part(service, request, name, body).await,
         },
-        Method::Put if is_copy => ops::copy_object::copy_object(service, request, name).await,
-        Method::Put => ops::put_object::put_object(service, request, name, body).await,
-        Method::Delete if query.has("uploadId") => {
+        (Method::Put, None) if is_copy => ops::copy_object::copy_object(service, request, name).await,
+        (Method::Put, None) => ops::put_object::put_object(service, request, name, body).await,
+        (Method::Delete, None) if query.has("uploadId") => {
             ops::abort_upload::abort_upload(service, request, name).await
         }
-        Method::Delete => ops::delete_object::delete_object(service, request, name).await,
-        Method::Post if query.has("uploads") => {
-            ops::create_upload::create_upload(service, request, name).await
-        }
-        Method::Post if query.has("uploadId") => {
+        (Method::Delete, None) => ops::delete_object::delete_object(service, request, name).await,
+        (Method::Post, None) if query.has("uploadId") => {
             ops::complete_upload::complete_upload(service, request, name, body).await
         }
-        Method::Post => Err(S3Error::not_implemented(
+        (Method::Post, None) => Err(S3Error::not_implemented(
             "POST on an object without ?uploads or ?uploadId",
         )),
-        Method::Options | Method::Other => Err(not_allowed()),
     }
 }
 
@@ -153,6 +167,16 @@ fn refuse_repeated(query: &Query) -> S3Result<()> {
             pair[0],
             "",
         )),
+    }
+}
+
+/// The only expectation that there is, is that of `100 Continue` (RFC 9110 section 10.1.1).
+fn refuse_expectation(head: &Head) -> S3Result<()> {
+    match head.header("expect") {
+        Some(expected) if !expected.eq_ignore_ascii_case(b"100-continue") => {
+            Err(S3Error::new(ErrorCode::ExpectationFailed))
+        }
+        Some(_) | None => Ok(()),
     }
 }
 

@@ -142,12 +142,15 @@ class Signer:
         date: str | None = None,
     ) -> tuple[Headers, bytes]:
         """Headers and aws-chunked body of an upload. `tamper(index, signature)` may replace the signature of
-        chunk `index`; the closing empty chunk is `len(chunks)`, the trailer `len(chunks) + 1`."""
+        chunk `index`; the closing empty chunk is `len(chunks)`, the trailer `len(chunks) + 1`. An empty
+        x-amz-trailer in `headers` leaves the trailer unannounced."""
         date = date or amz_time()
         headers = {"content-encoding": "aws-chunked"} | {n.lower(): v for n, v in headers.items()}
         headers.setdefault("x-amz-decoded-content-length", str(sum(map(len, chunks))))
         if trailer is not None:
             headers.setdefault("x-amz-trailer", ",".join(trailer))
+            if not headers["x-amz-trailer"]:
+                del headers["x-amz-trailer"]
         signs = payload != STREAMING_UNSIGNED_TRAILER
         headers = self.header(method, target, headers, payload=payload, date=date)
         seed = Seed(self.signing_key(date), date, self.scope(date), headers["authorization"].rpartition("=")[2])

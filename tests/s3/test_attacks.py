@@ -540,3 +540,192 @@ def test_metadata_in_a_presigned_query_has_the_name_of_a_header(raw, s3, bucket,
     target = f"{path_of(bucket, 'k')}?x-amz-meta-a.b_c%7E=1"
     assert raw.presigned("PUT", target, b"v").status == 200
     assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a.b_c~": "1"}
+
+
+# Every subresource that S3 has had for buckets or objects, and parameters that go with some.
+BUCKET_SUBRESOURCES = """abac accelerate acl analytics cors delete encryption intelligent-tiering inventory lifecycle
+    location logging metadataConfiguration metadataInventoryTable metadataJournalTable metadataTable metrics notification
+    object-lock ownershipControls policy policyStatus publicAccessBlock replication requestPayment session tagging uploads
+    versioning versions website""".split()
+OBJECT_SUBRESOURCES = """acl annotation append attributes encryption legal-hold renameObject restore retention select
+    tagging torrent uploads""".split()
+PARTICULARS = "partNumber=1 uploadId= uploadId=x versionId= versionId=null versionId=abc select-type=2".split()
+SUBRESOURCES = sorted({*BUCKET_SUBRESOURCES, *OBJECT_SUBRESOURCES, *PARTICULARS})
+REFUSED = {(400, "InvalidArgument"), (400, "InvalidRequest"), (404, "NoSuchUpload"), (404, "NoSuchVersion"),
+           (404, "NoSuchBucket"), (405, "MethodNotAllowed"), (501, "NotImplemented")}  # fmt: skip
+
+
+def test_the_subresources_are_those_that_the_sdk_has(s3):
+    named = set()
+    for operation in s3.meta.service_model.operation_names:
+        query = s3.meta.service_model.operation_model(operation).http["requestUri"].partition("?")[2]
+        named |= {pair.partition("=")[0] for pair in query.split("&") if pair}
+    assert named - {"list-type"} <= {name.partition("=")[0] for name in SUBRESOURCES}
+
+
+@pytest.mark.parametrize("query", SUBRESOURCES)
+def test_a_subresource_is_never_taken_for_nothing_on_a_bucket(raw, bucket, query):
+    """`DELETE /bucket?abac` would be the end of the bucket, `PUT /bucket?abac` would make one."""
+    name = new_bucket_name()
+    assert raw.request("PUT", f"/{name}?{query}").refusal in REFUSED
+    assert raw.request("HEAD", f"/{name}").status == 404
+    answer = raw.request("DELETE", f"/{bucket}?{query}")
+    # What was never set is removed already.
+    assert answer.refusal in REFUSED or answer.status == 204 and query in BUCKET_SUBRESOURCES
+    assert raw.request("HEAD", f"/{bucket}").status == 200
+
+
+@pytest.mark.parametrize("query", SUBRESOURCES)
+def test_a_subresource_is_never_taken_for_nothing_on_an_object(raw, world, query):
+    target = f"{path_of(world, 'victim')}?{query}"
+    assert raw.request("PUT", target, b"other").refusal in REFUSED
+    if query != "versionId=null":
+        assert raw.request("DELETE", target).refusal in REFUSED
+
+
+def test_two_subresources_conflict(raw, world):
+    for method, target in (
+        ("DELETE", f"/{world}?policy&abac"),
+        ("GET", f"/{world}?versioning&acl"),
+        ("PUT", f"{path_of(world, 'victim')}?tagging&acl"),
+        ("POST", f"/{world}?delete&acl"),
+    ):
+        answer = raw.request(method, target)
+        assert answer.refusal == (400, "InvalidArgument")
+        assert b"Conflicting query string parameters: a" in answer.body
+
+
+def test_a_subresource_has_its_own_methods(raw, world):
+    for method, target in (
+        ("PUT", f"/{world}?location"), ("DELETE", f"/{world}?uploads"), ("DELETE", f"/{world}?versions"),
+        ("GET", f"/{world}?delete"), ("DELETE", f"{path_of(world, 'victim')}?uploads"),
+        ("HEAD", f"/{world}?acl"), ("HEAD", f"{path_of(world, 'victim')}?acl"),
+    ):  # fmt: skip
+        answer = raw.request(method, target)
+        assert answer.status == 405 and (method == "HEAD" or answer.code == "MethodNotAllowed")
+
+
+@pytest.mark.parametrize("query", ["x-id=Any", "foo=bar", "x-client=1&v=2", "prefix=acl", "ACL", "max-keys=1"])
+def test_parameters_that_are_not_of_s3_are_passed_over(raw, s3, query):
+    name = new_bucket_name()
+    target = path_of(name, "k")
+    assert raw.request("PUT", f"/{name}?{query}").status == 200
+    assert raw.request("PUT", f"{target}?{query}", b"v").status == 200
+    assert raw.request("GET", f"{target}?{query}").body == b"v"
+    assert raw.request("HEAD", f"{target}?{query}").status == 200
+    assert xml(raw.request("GET", f"/{name}?{query}").body).tag == "ListBucketResult"
+    assert raw.request("DELETE", f"{target}?{query}").status == 204
+    assert raw.request("DELETE", f"/{name}?{query}").status == 204
+
+
+@pytest.mark.parametrize("header", ["x-amz-expected-bucket-owner", "x-amz-source-expected-bucket-owner"])
+@pytest.mark.parametrize("owner", ["123456789012", "", "0" * 64])
+def test_a_bucket_of_another_owner_than_expected_is_denied(raw, s3, world, upload, header, owner):
+    victim, id = path_of(world, "victim"), encode(upload)
+    expected = {header: owner}
+    for method, target, more in (
+        ("GET", f"/{world}", {}), ("GET", f"/{world}?location", {}), ("HEAD", f"/{world}", {}),
+        ("DELETE", f"/{world}", {}), ("GET", f"/{world}?uploads", {}), ("GET", f"/{world}?acl", {}),
+        ("GET", victim, {}), ("HEAD", victim, {}), ("PUT", victim, {}), ("DELETE", victim, {}),
+        ("PUT", path_of(world, "new"), {"x-amz-copy-source": victim}), ("POST", f"{victim}?uploads", {}),
+        ("PUT", f"{victim}?partNumber=1&uploadId={id}", {}), ("GET", f"{victim}?uploadId={id}", {}),
+        ("PUT", f"{victim}?partNumber=1&uploadId={id}", {"x-amz-copy-source": victim}),
+        ("DELETE", f"{victim}?uploadId={id}", {}), ("POST", f"{victim}?uploadId={id}", {}),
+    ):  # fmt: skip
+        answer = raw.request(method, target, headers=expected | more)
+        assert answer.status == 403 and (method == "HEAD" or answer.code == "AccessDenied")
+    delete = b"<Delete><Object><Key>victim</Key></Object></Delete>"
+    md5 = {"content-md5": b64encode(hashlib.md5(delete).digest()).decode()}
+    assert raw.request("POST", f"/{world}?delete", delete, md5 | expected).refusal == (403, "AccessDenied")
+    assert raw.presigned("PUT", f"{victim}?{header}={owner}", b"x").refusal == (403, "AccessDenied")
+
+
+def test_a_bucket_of_the_expected_owner_is_served(s3, world):
+    owner = s3.list_buckets()["Owner"]["ID"]
+    assert s3.get_object(Bucket=world, Key="victim", ExpectedBucketOwner=owner)["Body"].read() == b"precious"
+    s3.head_bucket(Bucket=world, ExpectedBucketOwner=owner)
+    s3.copy_object(
+        Bucket=world, Key="copy", CopySource={"Bucket": world, "Key": "victim"},
+        ExpectedBucketOwner=owner, ExpectedSourceBucketOwner=owner,
+    )  # fmt: skip
+    s3.delete_object(Bucket=world, Key="copy", ExpectedBucketOwner=owner)
+
+
+def send_in_lines(raw, method: str, target: str, headers: dict, name: str, body: bytes = b"", **how):
+    """Signs field `name` as one list, and sends each of its values on a line of its own: the signature is the same."""
+    signed = raw.signed(method, target, body, headers, **how)
+    values = signed.pop(name).split(",")
+    request = head(method, target, signed)[:-2] + b"".join(f"{name}: {v}\r\n".encode() for v in values) + b"\r\n"
+    with raw.connect() as wire:
+        wire.send_or_closed(request + body)
+        return wire.response(method)
+
+
+TWICE = {
+    "x-amz-copy-source": "/{bucket}/victim,{bucket}/other", "x-amz-metadata-directive": "COPY,REPLACE",
+    "x-amz-storage-class": "STANDARD,STANDARD", "x-amz-acl": "private,private", "x-amz-website-redirect-location": "/a,/b",
+    "content-type": "text/plain,text/html", "content-encoding": "gzip,br", "cache-control": "no-cache,no-store",
+    "content-disposition": "inline,attachment", "content-language": "de,en", "expires": "0,1",
+    "if-match": '"a","b"', "if-none-match": "*,*", "content-md5": "1B2M2Y8AsgTpgAmY7PhCfg==,1B2M2Y8AsgTpgAmY7PhCfg==",
+    "x-amz-expected-bucket-owner": "1,2", "x-amz-checksum-crc32": "AAAAAA==,AAAAAA==",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_a_field_that_comes_twice_is_refused(raw, world, name):
+    """Signed as one list, acted on as one of its values: one signature would cover two requests."""
+    headers = {name: TWICE[name].format(bucket=world)}
+    for method, target in (("PUT", path_of(world, "victim")), ("POST", f"{path_of(world, 'victim')}?uploads")):
+        assert send_in_lines(raw, method, target, headers, name).refusal == (400, "InvalidArgument")
+
+
+@pytest.mark.parametrize(
+    "name,value",
+    [
+        ("range", "bytes=0-0,bytes=1-1"), ("if-match", f"{etag(b'precious')},x"), ("if-none-match", '"a","b"'),
+        ("if-range", '"a","b"'), ("x-amz-checksum-mode", "ENABLED,ENABLED"),
+    ],
+)  # fmt: skip
+def test_a_field_of_a_read_that_comes_twice_is_refused(raw, world, name, value):
+    answer = send_in_lines(raw, "GET", path_of(world, "victim"), {name: value}, name)
+    assert answer.refusal == (400, "InvalidArgument")
+
+
+def test_a_field_and_a_signed_parameter_of_its_name_are_a_repetition(raw, world):
+    target = f"{path_of(world, 'victim')}?x-amz-copy-source={world}/victim"
+    answer = raw.presigned("PUT", target, headers={"x-amz-copy-source": f"/{world}/other"})
+    assert answer.refusal == (400, "InvalidArgument")
+
+
+def test_user_metadata_that_comes_twice_is_joined_as_it_is_signed(raw, s3, bucket):
+    answer = send_in_lines(raw, "PUT", path_of(bucket, "k"), {"x-amz-meta-a": "1,2"}, "x-amz-meta-a", b"v")
+    assert answer.status == 200
+    assert s3.head_object(Bucket=bucket, Key="k")["Metadata"] == {"a": "1,2"}
+
+
+CUSTOMER_KEY = {
+    "x-amz-server-side-encryption-customer-algorithm": "AES256",
+    "x-amz-server-side-encryption-customer-key": b64encode(b"0" * 32).decode(),
+    "x-amz-server-side-encryption-customer-key-md5": b64encode(hashlib.md5(b"0" * 32).digest()).decode(),
+}
+UNBUILT = [CUSTOMER_KEY, {"x-amz-server-side-encryption": "AES256"}, {"x-amz-tagging": "a=b"}, {"x-amz-acl": "public-read"},
+           {"if-none-match": "*"}, {"if-match": "*"}]  # fmt: skip
+
+
+@pytest.mark.parametrize("headers", UNBUILT, ids=lambda headers: next(iter(headers)))
+def test_a_part_is_not_stored_as_if_a_header_were_not_there(raw, world, upload, headers):
+    """A part that was to be encrypted with the client's key would lie there in clear."""
+    target = f"{path_of(world, 'victim')}?partNumber=1&uploadId={encode(upload)}"
+    assert raw.request("PUT", target, b"secret", headers).refusal == (501, "NotImplemented")
+    copy = {"x-amz-copy-source": path_of(world, "victim")}
+    assert raw.request("PUT", target, headers=headers | copy).refusal == (501, "NotImplemented")
+
+
+def test_a_key_for_an_object_that_is_not_encrypted_is_refused(raw, world, upload):
+    victim = path_of(world, "victim")
+    assert raw.request("GET", victim, headers=CUSTOMER_KEY).refusal == (400, "InvalidRequest")
+    assert raw.request("HEAD", victim, headers=CUSTOMER_KEY).status == 400
+    source = {n.replace("x-amz-", "x-amz-copy-source-"): v for n, v in CUSTOMER_KEY.items()}
+    source["x-amz-copy-source"] = victim
+    for target in targets(world, upload)[1:]:
+        assert raw.request("PUT", target, headers=source).refusal == (400, "InvalidRequest")

@@ -602,3 +602,11 @@ def test_a_refused_request_leaves_the_connection_or_closes_it_in_order(raw, stor
             assert wire.request("GET", stored, raw.signed("GET", stored)).body == b"secret"
             wire.send(head("GET", stored, other(raw, secret_key="x").signed("GET", stored)))
             assert wire.response().status == 403
+
+
+@pytest.mark.parametrize("repeated", ["host;host", "host;x-amz-date;host", "host;Host"])
+def test_a_name_that_signed_headers_repeat_is_malformed(raw, bucket, repeated):
+    """A value of 15 KiB would be hashed a hundred times for a hundred names, before anything is known of the sender."""
+    headers = raw.signed("GET", f"/{bucket}")
+    headers["authorization"] = headers["authorization"].replace("SignedHeaders=host", f"SignedHeaders={repeated}")
+    assert raw.send("GET", f"/{bucket}", headers).refusal == (400, "AuthorizationHeaderMalformed")

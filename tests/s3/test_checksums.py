@@ -147,6 +147,28 @@ def test_a_trailer_other_than_announced_is_refused(raw, s3, bucket, payload, sen
     assert not exists(s3, bucket, "k")
 
 
+@pytest.mark.parametrize("payload", [STREAMING_TRAILER, STREAMING_UNSIGNED_TRAILER])
+@pytest.mark.parametrize("announced", ["", "x-amz-checksum-crc32"])
+@pytest.mark.parametrize("extra", ["x-amz-checksum-sha1", "x-amz-meta-a", "x-other"])
+def test_a_trailer_that_was_not_announced_is_refused(raw, s3, bucket, payload, announced, extra):
+    """A checksum among them would be passed over, and its client think that it was held against the body."""
+    trailer = {announced: "NLGLMg=="} if announced else {}
+    answer = raw.stream(
+        path_of(bucket, "k"), [b"body"], {"x-amz-trailer": announced}, payload=payload, trailer=trailer | {extra: "AAAA"}
+    )
+    assert answer.refusal == (400, "MalformedTrailerError")
+    assert not exists(s3, bucket, "k")
+
+
+@pytest.mark.parametrize("payload", [STREAMING_TRAILER, STREAMING_UNSIGNED_TRAILER])
+def test_a_trailer_besides_the_header_of_its_name_is_refused(raw, s3, bucket, payload):
+    checksum = {"x-amz-checksum-crc32": "NLGLMg=="}
+    headers = {"x-amz-trailer": ""} | checksum
+    answer = raw.stream(path_of(bucket, "k"), [b"body"], headers, payload=payload, trailer=checksum)
+    assert answer.refusal == (400, "MalformedTrailerError")
+    assert not exists(s3, bucket, "k")
+
+
 def test_a_trailer_with_a_malformed_value_is_refused(raw, s3, bucket):
     answer = raw.stream(
         path_of(bucket, "k"), [b"body"], payload=STREAMING_UNSIGNED_TRAILER, trailer={"x-amz-checksum-crc32": "zz"}

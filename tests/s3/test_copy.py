@@ -183,3 +183,10 @@ def test_a_copy_only_if_the_target_is_not_there(s3, raw, bucket):
     assert raw.request("PUT", path_of(bucket, "to"), headers=headers).refusal == (412, "PreconditionFailed")
     assert body_of(s3, bucket, "to") == b"old"
     assert raw.request("PUT", path_of(bucket, "fresh"), headers=headers).status == 200
+
+
+def test_an_empty_version_of_a_source_is_an_invalid_argument(raw, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"v")
+    source = {"x-amz-copy-source": f"/{bucket}/k?versionId="}
+    assert raw.request("PUT", path_of(bucket, "to"), headers=source).refusal == (400, "InvalidArgument")
+    assert not exists(s3, bucket, "to")

@@ -356,6 +356,9 @@ CHUNKINGS = {
     "space before size": b" 5\r\nhello\r\n0\r\n\r\n",
     "no size": b"\r\nhello\r\n0\r\n\r\n",
     "endless extension": b"5;" + b"x" * 100_000 + b"\r\nhello\r\n0\r\n\r\n",
+    "trailer without a colon": b"5\r\nhello\r\n0\r\nGET / HTTP/1.1\r\n\r\n",
+    "trailer without a name": b"5\r\nhello\r\n0\r\n: b\r\n\r\n",
+    "folded trailer": b"5\r\nhello\r\n0\r\nA: b\r\n c\r\n\r\n",
     "endless trailer": b"5\r\nhello\r\n0\r\n" + b"A: b\r\n" * 50_000 + b"\r\n",
 }
 
@@ -380,6 +383,13 @@ def test_a_chunk_that_declares_4_gib_costs_no_memory(raw, server, s3, bucket, st
         if server:
             assert server.resident_bytes - before < 64 * MIB
     assert not exists(s3, bucket, "other")
+
+
+@pytest.mark.parametrize("expectation", ["200-ok", "", "100-continue, 200-ok", "x"])
+def test_an_expectation_that_is_not_known_fails(raw, s3, bucket, expectation):
+    answer = raw.request("PUT", path_of(bucket, "k"), b"v", {"expect": expectation})
+    assert answer.status == 417
+    assert not exists(s3, bucket, "k")
 
 
 HEADS = {

@@ -176,10 +176,19 @@ def test_max_keys_0_is_an_empty_page_that_is_not_truncated(s3, thousand):
         assert (page["IsTruncated"], page["MaxKeys"], page_entries(page)) == (False, 0, [])
 
 
-@pytest.mark.parametrize("value", ["-1", "x", "1.5", "99999999999999999999", "%00"])
+@pytest.mark.parametrize("value", ["-1", "x", "1.5", "99999999999999999999", "%00", "%2B5", "%205", "2147483648"])
 def test_max_keys_that_is_no_number_is_an_invalid_argument(raw, bucket, value):
     for query in (f"max-keys={value}", f"list-type=2&max-keys={value}", f"versions&max-keys={value}"):
         assert raw.request("GET", f"/{bucket}?{query}").refusal == (400, "InvalidArgument"), query
+
+
+def test_max_keys_may_be_as_large_as_s3_has_it(raw, bucket):
+    assert raw.request("GET", f"/{bucket}?max-keys=2147483647").status == 200
+
+
+def test_a_list_type_that_is_none_is_an_invalid_argument(raw, bucket):
+    for value in ("3", "0", "02", "v2"):
+        assert raw.request("GET", f"/{bucket}?list-type={value}").refusal == (400, "InvalidArgument")
 
 
 def test_paging_with_common_prefixes_one_at_a_time(s3, thousand):

@@ -376,7 +376,7 @@ def test_list_parts_pages_through_them(s3, bucket):
     assert [p["PartNumber"] for p in rest["Parts"]] == [101, 9999, 10_000]
 
 
-@pytest.mark.parametrize("parameter", ["max-parts=-1", "max-parts=x", "part-number-marker=x", "part-number-marker=-1"])
+@pytest.mark.parametrize("parameter", ["max-parts=-1", "max-parts=%2B1", "max-parts=x", "part-number-marker=x", "part-number-marker=-1"])
 def test_list_parts_with_a_bad_parameter_is_an_invalid_argument(raw, s3, bucket, parameter):
     upload = new_upload(s3, bucket, "k")
     answer = raw.request("GET", f"{path_of(bucket, 'k')}?uploadId={encode(upload)}&{parameter}")
@@ -490,3 +490,17 @@ def test_range_and_part_number_together_are_refused(raw, s3, bucket):
     s3.put_object(Bucket=bucket, Key="k", Body=b"0123456789")
     answer = raw.request("GET", f"{path_of(bucket, 'k')}?partNumber=1", headers={"range": "bytes=0-1"})
     assert answer.refusal == (400, "InvalidRequest")
+
+
+def test_a_part_number_is_digits(raw, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"v")
+    upload = new_upload(s3, bucket, "k")
+    for number in ("%2B1", "%201", "1.0", "0x1"):
+        target = f"{path_of(bucket, 'k')}?partNumber={number}"
+        assert raw.request("GET", target).refusal == (400, "InvalidArgument")
+        assert raw.request("PUT", f"{target}&uploadId={encode(upload)}", b"v").refusal == (400, "InvalidArgument")
+    part = put_part(s3, bucket, "k", upload, 1, b"body")
+    document = f"<CompleteMultipartUpload><Part><PartNumber>1</PartNumber><ETag>{part['ETag']}</ETag></Part>"
+    document = f"{document}</CompleteMultipartUpload>".encode()
+    target = f"{path_of(bucket, 'k')}?uploadId={encode(upload)}"
+    assert raw.request("POST", target, document, {"x-amz-mp-object-size": "+4"}).refusal == (400, "InvalidRequest")

@@ -116,3 +116,30 @@ def test_a_range_carries_the_objects_etag_and_metadata(s3, bucket):
     put = s3.put_object(Bucket=bucket, Key="k", Body=pattern(5000), Metadata={"a": "b"}, ContentType="text/plain")
     got = s3.get_object(Bucket=bucket, Key="k", Range="bytes=1-2")
     assert (got["ETag"], got["Metadata"], got["ContentType"]) == (put["ETag"], {"a": "b"}, "text/plain")
+
+
+@pytest.mark.parametrize("size", [10, 200_000])
+def test_a_download_goes_on_only_in_the_version_that_it_began(raw, s3, bucket, size):
+    """RFC 9110, section 13.1.5: else a client would join bytes of two versions."""
+    old = s3.put_object(Bucket=bucket, Key="k", Body=pattern(size, 1))["ETag"]
+    body = pattern(size, 2)
+    new = s3.put_object(Bucket=bucket, Key="k", Body=body)["ETag"]
+    date = raw.request("HEAD", path_of(bucket, "k"))["last-modified"]
+    for if_range, status in (
+        (new, 206), (date, 206), (old, 200), ("W/" + new, 200), ("Mon, 12 Oct 2009 17:50:29 GMT", 200),
+        ("Fri, 01 Jan 2100 00:00:00 GMT", 200), ("garbage", 200), ("*", 200), (f"{new}, {old}", 200),
+    ):  # fmt: skip
+        headers = {"range": "bytes=5-", "if-range": if_range}
+        got = raw.request("GET", path_of(bucket, "k"), headers=headers)
+        assert got.status == status, if_range
+        assert got.body == (body if status == 200 else body[5:])
+        assert ("content-range" in got) == (status == 206) and got["etag"] == new
+        headed = raw.request("HEAD", path_of(bucket, "k"), headers=headers)
+        assert (headed.status, headed["content-length"]) == (status, str(len(got.body)))
+
+
+def test_a_range_of_another_version_that_would_lie_behind_the_end_is_no_error(raw, s3, bucket):
+    s3.put_object(Bucket=bucket, Key="k", Body=b"short")
+    headers = {"range": "bytes=100-", "if-range": '"0123456789abcdef0123456789abcdef"'}
+    answer = raw.request("GET", path_of(bucket, "k"), headers=headers)
+    assert (answer.status, answer.body) == (200, b"short")

@@ -11,6 +11,7 @@ mod full;
 mod life;
 mod listing;
 mod model;
+mod pending;
 #[cfg(feature = "planted")]
 mod planted;
 mod uploads;

@@ -129,6 +129,7 @@ fn query_string(out: &mut impl Sink, raw: &str, placement: Placement) {
 }
 
 /// Writes `name:values\n` for each signed header, in the list's order, and sees that none is missing.
+/// A name that the list repeats is malformed: its values would be hashed again for a few bytes each.
 fn headers<H: Headers + ?Sized>(
     out: &mut impl Sink,
     headers: &H,
@@ -147,6 +148,9 @@ fn headers<H: Headers + ?Sized>(
         for (index, (header, value)) in headers.iter().take(HEADERS_MAX).enumerate() {
             if header.len() != name.len() || !header.eq_ignore_ascii_case(name) {
                 continue;
+            }
+            if covered >> index & 1 == 1 {
+                return Err(malformed);
             }
             out.push(separator);
             trimmed(out, value);
@@ -439,6 +443,8 @@ mod tests {
             "host;",
             ";host",
             "host;;x-amz-meta-a",
+            "host;x-amz-meta-a;host",
+            "host;x-amz-meta-a;X-Amz-Meta-A",
             &";".repeat(10_000),
             &"host;".repeat(10_000),
         ] {
@@ -448,12 +454,19 @@ mod tests {
 
     #[test]
     fn a_list_of_signed_headers_is_as_long_as_a_head_at_most() {
+        let sent: Vec<(String, &str)> = (1..=HEADERS_MAX)
+            .map(|at| (format!("a{at}"), "x"))
+            .chain([("host".to_owned(), "h")])
+            .rev()
+            .take(HEADERS_MAX)
+            .collect();
         let write = |names: usize| {
-            let signed = vec!["host"; names].join(";");
+            let mut signed: Vec<&str> = sent.iter().map(|(name, _)| name.as_str()).collect();
+            signed.resize(names, "one-more");
             headers(
                 &mut Vec::new(),
-                [("host", "h")].as_slice(),
-                &signed,
+                sent.as_slice(),
+                &signed.join(";"),
                 AuthError::Anonymous,
             )
         };

@@ -413,7 +413,14 @@ mod tests {
         }
         let absent = base().sign("host;x-amz-copy-source;x-amz-date;x-amz-gone");
         assert_eq!(refused(&absent), AuthError::SignatureDoesNotMatch);
-        for list in ["", ";", "host;", "host;;x-amz-date"] {
+        for list in [
+            "",
+            ";",
+            "host;",
+            "host;;x-amz-date",
+            "host;host",
+            "host;x-amz-date;Host",
+        ] {
             let request = base().sign("host").edit(
                 "authorization",
                 "SignedHeaders=host",

@@ -16,7 +16,7 @@ use crate::s3::ops::put_object::{condition_error, refuse_early};
 use crate::s3::ops::{read_document, upload_id, view};
 use crate::s3::payload::{Collected, Payload};
 use crate::s3::refusal::{engine_condition, engine_etag, etag};
-use crate::s3::request::{ObjectName, Request};
+use crate::s3::request::{ObjectName, Request, number};
 use crate::s3::service::{Receive, Response, Service};
 use crate::s3::xml::requests::{CompletedPart, CompletionDocument};
 use crate::s3::xml::responses;
@@ -97,9 +97,8 @@ fn object_size(request: &Request<'_>) -> S3Result<Option<u64>> {
     let Some(text) = request.field("x-amz-mp-object-size") else {
         return Ok(None);
     };
-    let number = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
     let invalid = || S3Error::invalid_request("Value for x-amz-mp-object-size header is invalid.");
-    number.map(Some).ok_or_else(invalid)
+    number(text).map(Some).ok_or_else(invalid)
 }
 
 /// An object made of parts, ready to be committed.

@@ -16,7 +16,7 @@ use crate::s3::ops::put_object::condition_error;
 use crate::s3::ops::upload_part::PartName;
 use crate::s3::range::{self, Resolved};
 use crate::s3::refusal::{engine_condition, engine_etag, etag};
-use crate::s3::request::{ObjectName, Request};
+use crate::s3::request::{KeyHeaders, ObjectName, Request};
 use crate::s3::service::{Response, Service};
 use crate::s3::xml::responses;
 use std::ops::Range;
@@ -95,6 +95,8 @@ pub async fn upload_part_copy<I: Machine>(
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name.bucket)?.id;
     let part = PartName::read(request)?;
+    request.refuse_unbuilt()?;
+    request.refuse_conditions()?;
     let announced = part.announced(service, bucket, name).await?;
     let source = read_source(request)?;
     let found = find_source(service, request, &source).await?;
@@ -167,6 +169,7 @@ async fn find_source<I: Machine>(
         .get(bucket, source.key.as_bytes())
         .await
         .map_err(|refusal| name.lookup_error(refusal))?;
+    request.refuse_customer_key(KeyHeaders::CopySource)?;
     ReadConditions::from_copy_headers(request.fields()).evaluate_copy(
         &etag(found.object.etag),
         found.object.modified_ms,

@@ -6,13 +6,13 @@
 use crate::engine::{BucketId, FoundObject, Machine};
 use crate::http::date::http_date;
 use crate::s3::checksum::{Checksum, ChecksumType};
-use crate::s3::conditions::{Outcome, ReadConditions, precondition_failed};
+use crate::s3::conditions::{Outcome, ReadConditions, precondition_failed, range_counts};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::metadata::Overrides;
 use crate::s3::ops::{checksum_header, view};
 use crate::s3::range::{self, Resolved};
 use crate::s3::refusal::etag;
-use crate::s3::request::{ObjectName, Request};
+use crate::s3::request::{KeyHeaders, ObjectName, Request};
 use crate::s3::service::{Response, ResponseBody, Service};
 
 /// GET: the object's bytes, or a range of them.
@@ -86,6 +86,7 @@ fn describe<I: Machine>(
     request: &Request<'_>,
     now_ms: u64,
 ) -> S3Result<Described<I>> {
+    request.refuse_customer_key(KeyHeaders::Object)?;
     let object = &found.object;
     let tag = etag(object.etag);
     let quoted = tag.quoted().to_string();
@@ -150,7 +151,12 @@ fn select<I: Machine>(found: &FoundObject<I>, request: &Request<'_>) -> S3Result
             "Cannot specify both Range header and partNumber query parameter",
         )),
         (Some(header), None) => {
-            range::parse(header, object.size).map_err(|unsatisfiable| unsatisfiable.into_error(header))
+            let counts = |if_range| range_counts(if_range, &etag(object.etag), object.modified_ms);
+            match request.head.header("if-range").is_none_or(counts) {
+                true => range::parse(header, object.size)
+                    .map_err(|unsatisfiable| unsatisfiable.into_error(header)),
+                false => Ok(None),
+            }
         }
         (None, Some(number)) => {
             let sizes: &[u64] = if object.part_sizes.is_empty() {

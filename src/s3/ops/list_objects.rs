@@ -29,7 +29,7 @@ pub async fn list_objects_v2<I: Machine>(
         Some(token) => Some(continuation_token::open(&service.token_key, scope, token)?),
         None => start_after.map(<[u8]>::to_vec),
     };
-    let listing = Listing::read(request, "max-keys")?;
+    let listing = Listing::read(request)?;
     let _held = hold_page(service, listing.max).await?;
     let page = listing.walk(service, &bucket, after).await;
     let next = page.items.last().filter(|_| page.truncated);
@@ -53,7 +53,7 @@ pub async fn list_objects_v1<I: Machine>(
     name: &BucketName,
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name)?;
-    let listing = Listing::read(request, "max-keys")?;
+    let listing = Listing::read(request)?;
     let _held = hold_page(service, listing.max).await?;
     let marker = request.query.get("marker").unwrap_or("").as_bytes();
     let page = listing.walk(service, &bucket, some_text(marker)).await;
@@ -74,7 +74,7 @@ pub async fn list_versions<I: Machine>(
     name: &BucketName,
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name)?;
-    let listing = Listing::read(request, "max-keys")?;
+    let listing = Listing::read(request)?;
     let _held = hold_page(service, listing.max).await?;
     let key_marker = request.query.get("key-marker").unwrap_or("").as_bytes();
     let version_id_marker = request.query.get("version-id-marker").unwrap_or("").as_bytes();
@@ -105,12 +105,12 @@ struct Listing<'a> {
 }
 
 impl<'a> Listing<'a> {
-    fn read(request: &Request<'a>, max_name: &'static str) -> S3Result<Listing<'a>> {
+    fn read(request: &Request<'a>) -> S3Result<Listing<'a>> {
         Ok(Listing {
             prefix: request.query.get("prefix").unwrap_or("").as_bytes(),
             delimiter: request.query.get("delimiter").unwrap_or("").as_bytes(),
             encoding: key_encoding(request)?,
-            max: request.page_size(max_name)?,
+            max: request.page_size("max-keys")?,
         })
     }
 

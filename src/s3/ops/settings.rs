@@ -15,29 +15,22 @@ enum Unset {
     Document(&'static str),
     /// The owner has full control.
     OwnerOnly,
-    /// Not answered at all.
-    Unbuilt,
 }
 
-/// The query parameters that make a request about a bucket's setting.
-const BUCKET_SETTINGS: [(&str, Unset); 22] = [
+/// The settings of a bucket that are answered; the other subresources are not built.
+const BUCKET_SETTINGS: [(&str, Unset); 16] = [
     ("accelerate", Unset::Document("AccelerateConfiguration")),
     ("acl", Unset::OwnerOnly),
-    ("analytics", Unset::Unbuilt),
     ("cors", Unset::Missing(ErrorCode::NoSuchCORSConfiguration)),
     (
         "encryption",
         Unset::Missing(ErrorCode::ServerSideEncryptionConfigurationNotFoundError),
     ),
-    ("intelligent-tiering", Unset::Unbuilt),
-    ("inventory", Unset::Unbuilt),
     (
         "lifecycle",
         Unset::Missing(ErrorCode::NoSuchLifecycleConfiguration),
     ),
     ("logging", Unset::Document("BucketLoggingStatus")),
-    ("metadataTable", Unset::Unbuilt),
-    ("metrics", Unset::Unbuilt),
     ("notification", Unset::Document("NotificationConfiguration")),
     (
         "object-lock",
@@ -57,51 +50,26 @@ const BUCKET_SETTINGS: [(&str, Unset); 22] = [
         "replication",
         Unset::Missing(ErrorCode::ReplicationConfigurationNotFoundError),
     ),
-    ("requestPayment", Unset::Unbuilt),
     ("tagging", Unset::Missing(ErrorCode::NoSuchTagSet)),
     ("versioning", Unset::Document("VersioningConfiguration")),
     ("website", Unset::Missing(ErrorCode::NoSuchWebsiteConfiguration)),
 ];
 
-/// The query parameters that make a request about something else than an object's bytes.
-const OBJECT_SETTINGS: [&str; 10] = [
-    "acl",
-    "annotation",
-    "attributes",
-    "encryption",
-    "legal-hold",
-    "renameObject",
-    "restore",
-    "retention",
-    "select",
-    "torrent",
-];
-
-/// Whether a request on a bucket is about a setting.
-pub fn is_bucket_setting(request: &Request<'_>) -> bool {
-    BUCKET_SETTINGS.iter().any(|(name, _)| request.query.has(name))
-}
-
-/// Whether a request on an object is about something else than its bytes.
-pub fn is_object_setting(request: &Request<'_>) -> bool {
-    request.query.has("tagging") || OBJECT_SETTINGS.iter().any(|name| request.query.has(name))
-}
-
 pub fn bucket_setting<I: Machine>(
     service: &Service<I>,
     request: &Request<'_>,
     name: &BucketName,
+    setting: &str,
 ) -> S3Result<Response<I>> {
     service.bucket(name)?;
-    let (setting, unset) = BUCKET_SETTINGS
-        .iter()
-        .find(|(name, _)| request.query.has(name))
-        .expect("the request was routed here");
-    match (request.head.method(), unset) {
-        (Method::Get, Unset::Missing(code)) => Err(S3Error::new(*code).detail("BucketName", name.as_str())),
-        (Method::Get, Unset::Document(root)) => Ok(document(root)),
-        (Method::Get, Unset::OwnerOnly) => Ok(owner_only(service)),
-        (Method::Delete, Unset::Missing(_)) if *setting != "object-lock" && *setting != "policyStatus" => {
+    let unset = BUCKET_SETTINGS.iter().find(|(name, _)| *name == setting);
+    match (request.head.method(), unset.map(|(_, unset)| unset)) {
+        (Method::Get, Some(Unset::Missing(code))) => {
+            Err(S3Error::new(*code).detail("BucketName", name.as_str()))
+        }
+        (Method::Get, Some(Unset::Document(root))) => Ok(document(root)),
+        (Method::Get, Some(Unset::OwnerOnly)) => Ok(owner_only(service)),
+        (Method::Delete, Some(Unset::Missing(_))) if !matches!(setting, "object-lock" | "policyStatus") => {
             Ok(Response::empty(204))
         }
         _ => Err(not_implemented(request, setting)),
@@ -112,26 +80,21 @@ pub async fn object_setting<I: Machine>(
     service: &Service<I>,
     request: &Request<'_>,
     name: ObjectName<'_>,
+    setting: &str,
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name.bucket)?;
     request.check_version()?;
-    let is_get = request.head.method() == Method::Get;
-    if !is_get || !(request.query.has("acl") || request.query.has("tagging")) {
-        let mut settings = OBJECT_SETTINGS.iter().chain(&["tagging"]);
-        let setting = settings.find(|name| request.query.has(name));
-        return Err(not_implemented(
-            request,
-            setting.expect("the request was routed here"),
-        ));
+    if request.head.method() != Method::Get || !matches!(setting, "acl" | "tagging") {
+        return Err(not_implemented(request, setting));
     }
     service
         .engine
         .head(bucket.id, name.key.as_bytes())
         .await
         .map_err(|_| name.no_such_key())?;
-    match request.query.has("acl") {
-        true => Ok(owner_only(service)),
-        false => Ok(Response::xml(200, wrap("Tagging", "<TagSet></TagSet>"))),
+    match setting {
+        "acl" => Ok(owner_only(service)),
+        _ => Ok(Response::xml(200, wrap("Tagging", "<TagSet></TagSet>"))),
     }
 }
 

@@ -8,7 +8,7 @@ use crate::s3::error::{S3Error, S3Result};
 use crate::s3::metadata::Attributes;
 use crate::s3::ops::{checksum_header, upload_id, view};
 use crate::s3::payload::{Payload, Sums};
-use crate::s3::request::{ObjectName, Request};
+use crate::s3::request::{ObjectName, Request, number};
 use crate::s3::service::{Receive, Response, Service};
 
 /// Which part of which upload a request is about.
@@ -20,14 +20,11 @@ pub struct PartName {
 impl PartName {
     /// Errors: `NoSuchUpload`, `InvalidArgument`.
     pub fn read(request: &Request<'_>) -> S3Result<PartName> {
-        let number = request.query.get("partNumber").unwrap_or("");
-        let parsed = number
-            .parse()
-            .ok()
-            .filter(|number| (1..=PARTS_MAX).contains(number));
+        let text = request.query.get("partNumber").unwrap_or("");
+        let parsed = number(text.as_bytes()).filter(|number| (1..=PARTS_MAX).contains(number));
         let parsed = parsed.ok_or_else(|| {
             let message = "Part number must be an integer between 1 and 10000, inclusive";
-            S3Error::invalid_argument(message, "partNumber", number)
+            S3Error::invalid_argument(message, "partNumber", text)
         })?;
         let upload = upload_id::parse(request.query.get("uploadId").unwrap_or(""))?;
         Ok(PartName {
@@ -61,6 +58,8 @@ pub async fn upload_part<I: Machine, R: Receive>(
 ) -> S3Result<Response<I>> {
     let bucket = service.bucket(name.bucket)?;
     let part = PartName::read(request)?;
+    request.refuse_unbuilt()?;
+    request.refuse_conditions()?;
     let announced = part.announced(service, bucket.id, name).await?;
     request.require_length()?;
     let mut payload = Payload::open(

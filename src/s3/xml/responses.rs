@@ -468,12 +468,6 @@ pub fn delete_objects<'a>(out: &mut Vec<u8>, results: impl Iterator<Item = Delet
     close(out, "DeleteResult");
 }
 
-/// GetBucketVersioning on a bucket that never had versions.
-pub fn versioning_unset(out: &mut Vec<u8>) {
-    open_root(out, "VersioningConfiguration");
-    close(out, "VersioningConfiguration");
-}
-
 /// GetBucketAcl and GetObjectAcl: the owner has full control, and nobody else has any.
 pub fn access_control_policy(out: &mut Vec<u8>, owner: Owner<'_>) {
     open_root(out, "AccessControlPolicy");
@@ -995,11 +989,7 @@ mod tests {
     }
 
     #[test]
-    fn settings_that_were_never_set() {
-        assert_eq!(
-            document(versioning_unset),
-            "<VersioningConfiguration xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"></VersioningConfiguration>"
-        );
+    fn an_owner_has_full_control() {
         let policy = document(|out| access_control_policy(out, OWNER));
         assert!(
             policy.contains("<Permission>FULL_CONTROL</Permission>")
