@@ -12,7 +12,7 @@ use crate::index::key::{self, Named};
 use crate::index::{Entry, Lives};
 use crate::io::SegmentId;
 use crate::log::{self, SegmentHeader};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 impl<I: Machine> Core<I> {
@@ -71,6 +71,18 @@ impl<I: Machine> Core<I> {
             let entry = self.index.borrow_mut().remove(&part).expect("found above");
             self.release(&part, &entry, kept);
         }
+    }
+
+    /// What the entries of this core keep in place, by segment.
+    pub fn live_bytes_implied(&self) -> BTreeMap<SegmentId, i64> {
+        let mut live = BTreeMap::new();
+        for (index_key, entry) in self.index.borrow().range_from(&[]) {
+            *live.entry(SegmentId(entry.home_segment)).or_default() += i64::from(entry.home_bytes);
+            for extent in extents_of(index_key, &entry.value) {
+                *live.entry(extent.segment).or_default() += i64::from(extent.disk_bytes());
+            }
+        }
+        live
     }
 
     /// Accounts for an entry that is no more.

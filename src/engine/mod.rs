@@ -44,10 +44,11 @@ pub use crate::index::key::{BucketId, UploadId};
 pub use crate::index::{KeyPage, KeyWalk, WalkItem};
 
 use crate::index::key;
-use crate::io::Io;
+use crate::io::{Io, SegmentId};
 use core::{COORDINATOR, Core};
 use message::{Mutation, NewObject, NewPart, Reply, Request};
 use reads::ReadGuard;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -127,6 +128,18 @@ impl<I: Machine> Engine<I> {
         self.core
             .is_coordinator()
             .then(|| self.core.space.borrow().usage())
+    }
+
+    /// Live bytes by segment, as the entries of this core's index imply them.
+    pub fn live_bytes_implied(&self) -> BTreeMap<SegmentId, i64> {
+        self.core.live_bytes_implied()
+    }
+
+    /// Live bytes by segment, as this core counts them for all, if it keeps the table.
+    pub fn live_bytes_counted(&self) -> Option<BTreeMap<SegmentId, i64>> {
+        self.core
+            .is_coordinator()
+            .then(|| self.core.space.borrow().live_bytes())
     }
 
     /// The bucket of that name.

@@ -148,6 +148,13 @@ impl SpaceTable {
         }
     }
 
+    /// Live bytes of each segment that has any.
+    pub fn live_bytes(&self) -> BTreeMap<SegmentId, i64> {
+        let counted = (0..).map(SegmentId).zip(&self.segments);
+        let counted = counted.map(|(id, segment)| (id, segment.live_bytes));
+        counted.filter(|(_, live_bytes)| *live_bytes != 0).collect()
+    }
+
     fn allocate(&mut self, content: Content, purpose: Purpose) -> Result<Allocation, Refusal> {
         let free = self.recycled.len() + self.fresh.len();
         if free == 0 || purpose == Purpose::Growth && free <= self.reserve {

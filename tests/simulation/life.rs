@@ -6,10 +6,11 @@ use crate::check::implied_live_bytes;
 use crate::model::Model;
 use crate::workload::{Client, Engine, Shared, SimIo, Tally, Traits};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use weft::engine::{Message, RecoverError, Recovered, SpaceUse};
 use weft::io::sim::{DiskImage, Faults, Options, Outcome, Rng, Stats, World};
-use weft::io::{CoreId, VolumeShape};
+use weft::io::{CoreId, SegmentId, VolumeShape};
 
 /// Steps in which a start, a check or the end of all calls must come.
 const STEPS_MAX: u64 = 20_000_000;
@@ -349,6 +350,15 @@ impl Life {
         assert_eq!(
             space.live_bytes, implied,
             "live bytes as counted, and as they are: {space:?}"
+        );
+        let mut by_index: BTreeMap<SegmentId, i64> = BTreeMap::new();
+        for (segment, bytes) in engines.iter().flat_map(|engine| engine.live_bytes_implied()) {
+            *by_index.entry(segment).or_default() += bytes;
+        }
+        assert_eq!(
+            engines[0].live_bytes_counted(),
+            Some(by_index),
+            "live bytes of each segment as counted, and as the indexes say"
         );
         let open_max = 4 * engines.len();
         assert!(
