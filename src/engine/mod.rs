@@ -19,6 +19,7 @@ mod apply;
 mod body;
 mod buckets;
 mod cache;
+mod clean;
 mod core;
 mod entry;
 mod group_commit;
@@ -32,6 +33,7 @@ mod segments;
 mod shard;
 mod signal;
 mod space;
+mod victims;
 
 pub use body::{BodyReader, BodyWriter, HeldBytes, Piece, StoredBody};
 pub use core::Counters;
@@ -227,6 +229,7 @@ impl<I: Machine> Engine<I> {
         body: StoredBody<I>,
         condition: WriteCondition,
     ) -> Result<Outcome, Refusal> {
+        self.pace(&body).await;
         let object = NewObject {
             etag,
             attributes,
@@ -368,6 +371,7 @@ impl<I: Machine> Engine<I> {
         attributes: Box<[u8]>,
         body: StoredBody<I>,
     ) -> Result<Outcome, Refusal> {
+        self.pace(&body).await;
         let part = NewPart {
             md5,
             attributes,
@@ -465,6 +469,11 @@ impl<I: Machine> Engine<I> {
         self.core.list_uploads(bucket, walk).await
     }
 
+    /// Large bodies have waited while they were written.
+    async fn pace(&self, body: &StoredBody<I>) {
+        self.core.pace(RECORD_BYTES_GUESS + body.inline_bytes()).await;
+    }
+
     async fn mutate(&self, bucket: BucketId, key: &[u8], mutation: Mutation) -> Result<Outcome, Refusal> {
         match self
             .core
@@ -476,6 +485,9 @@ impl<I: Machine> Engine<I> {
         }
     }
 }
+
+/// Bytes that a change takes in the log beside a body: what a batch of one takes.
+const RECORD_BYTES_GUESS: u64 = crate::io::DISK_ALIGN_BYTES as u64;
 
 /// A version of an object, as the index numbers it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
