@@ -314,12 +314,15 @@ impl<I: Machine> Engine<I> {
 
     async fn find(&self, bucket: BucketId, key: &[u8], with_body: bool) -> Result<FoundObject<I>, Refusal> {
         // The guard comes first: what is named must still be there when it is read.
-        let guard = self.core.guard();
+        let mut guard = self.core.guard();
         let index_key = key::object(bucket, key);
         let found = self
             .core
             .find(self.core.owner(bucket, key), index_key, with_body)
             .await?;
+        // A body that is in memory is not read any more.
+        let read = found.object.extents.iter().filter(|_| found.body.is_none());
+        guard.narrow(read.map(|extent| extent.segment));
         Ok(FoundObject {
             object: found.object,
             version: Version(found.sequence),

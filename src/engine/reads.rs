@@ -2,11 +2,12 @@
 //!
 //! A read is under a guard from before its lookup until its last byte was read. Core 0 retires a segment that
 //! holds nothing live; each core answers when every guard that existed at that moment is gone. A guard taken
-//! later cannot meet the segment: the index no longer leads there.
+//! later cannot meet the segment: the index no longer leads there. Once a lookup has said where the bytes lie, its guard
+//! holds those segments alone: however slow a reader is, and whatever he waits for, all others come free.
 
 use crate::io::SegmentId;
 use std::cell::RefCell;
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
 /// The guards of one core, by generation: a generation ends when a segment is retired.
@@ -21,7 +22,14 @@ struct State {
     first: u64,
     /// Guards open in each generation, oldest first; the last one is current.
     open: VecDeque<Generation>,
+    /// Segments that guards hold by name, and how many do.
+    held: BTreeMap<SegmentId, usize>,
+    /// Those of them that are being retired, and wait for nothing else.
+    awaited: BTreeSet<SegmentId>,
 }
+
+/// More segments are not held by name, but with all others.
+const NAMED_MAX: usize = 64;
 
 #[derive(Default)]
 struct Generation {
@@ -36,8 +44,15 @@ pub type OnRetired = Rc<dyn Fn(SegmentId)>;
 /// Holds every segment in place that a lookup under it may lead to.
 pub struct ReadGuard {
     reads: Rc<Reads>,
-    generation: u64,
+    hold: Hold,
     over: OnRetired,
+}
+
+enum Hold {
+    /// All that a lookup may have met in that generation.
+    Generation(u64),
+    /// These, each once.
+    Segments(BTreeSet<SegmentId>),
 }
 
 impl Reads {
@@ -51,7 +66,7 @@ impl Reads {
         state.open.back_mut().expect("one generation is open").guards += 1;
         ReadGuard {
             reads: self.clone(),
-            generation,
+            hold: Hold::Generation(generation),
             over: over.clone(),
         }
     }
@@ -72,25 +87,74 @@ impl State {
     fn collect(&mut self) -> Vec<SegmentId> {
         let mut over = Vec::new();
         while self.open.len() > 1 && self.open[0].guards == 0 {
-            over.extend(self.open[0].retiring);
+            match self.open[0].retiring {
+                Some(segment) if self.held.contains_key(&segment) => drop(self.awaited.insert(segment)),
+                retired => over.extend(retired),
+            }
             self.open.pop_front();
             self.first += 1;
         }
         over
     }
+
+    /// A guard is gone, or holds something else; gives the segments that waited for it alone.
+    fn leave(&mut self, hold: Hold) -> Vec<SegmentId> {
+        match hold {
+            Hold::Generation(generation) => {
+                let at = (generation - self.first) as usize;
+                self.open[at].guards -= 1;
+                if at == 0 { self.collect() } else { Vec::new() }
+            }
+            Hold::Segments(segments) => {
+                let mut over = Vec::new();
+                for segment in segments {
+                    let guards = self.held.get_mut(&segment).expect("counted when it was named");
+                    *guards -= 1;
+                    if *guards == 0 {
+                        self.held.remove(&segment);
+                        over.extend(self.awaited.take(&segment));
+                    }
+                }
+                over
+            }
+        }
+    }
+}
+
+impl ReadGuard {
+    /// The lookup is over, and led to these segments: from here on only they are held.
+    pub fn narrow(&mut self, segments: impl Iterator<Item = SegmentId>) {
+        let mut named = BTreeSet::new();
+        for segment in segments {
+            named.insert(segment);
+            if named.len() > NAMED_MAX {
+                return;
+            }
+        }
+        let over = {
+            let mut state = self.reads.state.borrow_mut();
+            for &segment in &named {
+                *state.held.entry(segment).or_default() += 1;
+            }
+            // Named first: what leaves its generation here may be one of them.
+            let hold = std::mem::replace(&mut self.hold, Hold::Segments(named));
+            state.leave(hold)
+        };
+        self.tell(over);
+    }
+
+    fn tell(&self, over: Vec<SegmentId>) {
+        for segment in over {
+            (self.over)(segment);
+        }
+    }
 }
 
 impl Drop for ReadGuard {
     fn drop(&mut self) {
-        let over = {
-            let mut state = self.reads.state.borrow_mut();
-            let at = (self.generation - state.first) as usize;
-            state.open[at].guards -= 1;
-            if at == 0 { state.collect() } else { Vec::new() }
-        };
-        for segment in over {
-            (self.over)(segment);
-        }
+        let hold = std::mem::replace(&mut self.hold, Hold::Segments(BTreeSet::new()));
+        let over = self.reads.state.borrow_mut().leave(hold);
+        self.tell(over);
     }
 }
 
@@ -116,5 +180,36 @@ mod tests {
         drop(early);
         assert_eq!(*told.borrow(), [SegmentId(2), SegmentId(3)]);
         assert_eq!(reads.retire(SegmentId(4)), [SegmentId(4)]);
+    }
+
+    #[test]
+    fn a_guard_that_knows_what_it_reads_holds_nothing_else() {
+        let reads = Rc::new(Reads::default());
+        let told = Rc::new(RefCell::new(Vec::new()));
+        let over: OnRetired = {
+            let told = told.clone();
+            Rc::new(move |segment| told.borrow_mut().push(segment))
+        };
+        let ids = |ids: &[u32]| ids.iter().copied().map(SegmentId).collect::<Vec<_>>();
+        let mut first = reads.guard(&over);
+        let mut second = reads.guard(&over);
+        assert_eq!(reads.retire(SegmentId(1)), []);
+        assert_eq!(reads.retire(SegmentId(2)), []);
+        first.narrow(ids(&[1, 3, 3]).into_iter());
+        assert_eq!(*told.borrow(), []);
+        // Both generations are over; the first segment is still held by name.
+        second.narrow(ids(&[3]).into_iter());
+        assert_eq!(*told.borrow(), ids(&[2]));
+        assert_eq!(reads.retire(SegmentId(3)), []);
+        assert_eq!(reads.retire(SegmentId(4)), ids(&[4]));
+        drop(first);
+        assert_eq!(*told.borrow(), ids(&[2, 1]));
+        drop(second);
+        assert_eq!(*told.borrow(), ids(&[2, 1, 3]));
+        let mut many = reads.guard(&over);
+        many.narrow((100..200).map(SegmentId));
+        assert_eq!(reads.retire(SegmentId(5)), []);
+        drop(many);
+        assert_eq!(told.borrow().last(), Some(&SegmentId(5)));
     }
 }
