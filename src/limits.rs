@@ -128,6 +128,22 @@ pub const FIRST_RESERVATION_BYTES: u64 = 1 << 20;
 pub const RESERVATION_BYTES_MAX: u64 = 16 << 20;
 /// Disk operations that one body has in flight.
 pub const BODY_IO_DEPTH: usize = 3;
+/// How long a write waits for room that the cleaner is making; then it is told to come again.
+pub const ROOM_TIMEOUT: Duration = Duration::from_secs(8);
+/// Moves of live data that one core has in flight, each with one disk operation.
+pub const CLEAN_IO_DEPTH: usize = 4;
+/// Entries that one core moves in a group: their data in few syncs, their records in few batches.
+pub const CLEAN_GROUP_ENTRIES: usize = 256;
+/// Bytes of small bodies that such a group holds in memory.
+pub const CLEAN_GROUP_INLINE_BYTES: usize = 1 << 20;
+/// Bytes of data that such a group copies from disk to disk.
+pub const CLEAN_GROUP_DATA_BYTES: u64 = 8 << 20;
+/// Memory that the cleaner of one core takes, beside what bodies have: a group's small bodies, and for each move in
+/// flight what was read and what is written.
+pub const CLEAN_MEMORY_BYTES_MAX: usize =
+    CLEAN_GROUP_INLINE_BYTES + INLINE_BYTES_MAX + 2 * CLEAN_IO_DEPTH * BLOCKS_PER_IO * BLOCK_BYTES;
+/// Segments that a round of cleaning takes at once.
+pub const CLEAN_VICTIMS_MAX: usize = 64;
 /// Bytes of lookups, small bodies among them, that a core keeps.
 pub const CACHE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a segment's header.
@@ -155,4 +171,6 @@ const _: () = assert!(XML_BODY_BYTES_MAX <= XML_GATHERED_BYTES_MAX && XML_FIRST_
 const _: () = assert!(PAGE_MAX * LISTING_ENTRY_BYTES < BODY_BUFFER_BYTES_MAX);
 const _: () = assert!(SHORTAGE_BYTES_PER_S_MIN > PEER_BYTES_PER_S_MIN);
 const _: () = assert!(2 * SHORTAGE_PATIENCE.as_secs() <= BODY_BUFFER_TIMEOUT.as_secs());
+const _: () = assert!(CLEAN_MEMORY_BYTES_MAX < BODY_BUFFER_BYTES_MAX / 8);
+const _: () = assert!(CLEAN_GROUP_INLINE_BYTES < COMMIT_QUEUE_BYTES_MAX / 2);
 const _: () = assert!(SLOTS.is_power_of_two());

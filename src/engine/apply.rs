@@ -12,13 +12,24 @@ use crate::index::key::{self, Named};
 use crate::index::{Entry, Lives};
 use crate::io::SegmentId;
 use crate::log::{self, SegmentHeader};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
+
+/// What a change takes in the log at least, if it has a batch for itself.
+const RECORD_BYTES_MIN: u64 = log::ALIGN_BYTES as u64;
 
 impl<I: Machine> Core<I> {
     /// Makes the changes of a durable record in the index, and accounts for what they replace.
     pub fn apply(self: &Rc<Self>, record: &Record, home: &SegmentHeader) {
         let segment = SegmentId(home.segment);
+        if let Some(moved) = &record.moved
+            && !self.is_still_said_by(record)
+        {
+            return self.discard(moved);
+        }
+        if record.moved.is_none() {
+            self.note_change(RECORD_BYTES_MIN + record.body.len() as u64);
+        }
         let kept = kept_extents(record);
         if !record.body.is_empty() {
             self.account_here(segment, record.body.len() as i64);
@@ -48,10 +59,23 @@ impl<I: Machine> Core<I> {
             };
             // Before the room of what was replaced is given back: whoever still finds it holds a guard by then.
             self.versions.raise(&change.key);
-            if let Some(replaced) = replaced.filter(|_| !planted(Fault::ReplacedKept)) {
+            let is_released = record.moved.is_some() && planted(Fault::MovedFreedEarly);
+            if let Some(replaced) = replaced.filter(|_| !planted(Fault::ReplacedKept) && !is_released) {
                 self.release(&change.key, &replaced, &kept);
+                if record.moved.is_none() {
+                    let ended = extents_of(&change.key, &replaced.value);
+                    self.note_change(ended.iter().map(|extent| u64::from(extent.disk_bytes())).sum());
+                }
             }
         }
+    }
+
+    /// Whether the entry that a record of the cleaner moves is still there. A bucket that went, or an upload, took
+    /// those in it along.
+    fn is_still_said_by(&self, record: &Record) -> bool {
+        let index = self.index.borrow();
+        let entry = record.changes.first().and_then(|change| index.get(&change.key));
+        entry.is_some_and(|entry| entry.sequence == record.sequence) || planted(Fault::MovedUnchecked)
     }
 
     /// When an upload ends its parts go, all but the extents that the object made of them keeps.
@@ -71,6 +95,18 @@ impl<I: Machine> Core<I> {
             let entry = self.index.borrow_mut().remove(&part).expect("found above");
             self.release(&part, &entry, kept);
         }
+    }
+
+    /// What the entries of this core keep in place, by segment.
+    pub fn live_bytes_implied(&self) -> BTreeMap<SegmentId, i64> {
+        let mut live = BTreeMap::new();
+        for (index_key, entry) in self.index.borrow().range_from(&[]) {
+            *live.entry(SegmentId(entry.home_segment)).or_default() += i64::from(entry.home_bytes);
+            for extent in extents_of(index_key, &entry.value) {
+                *live.entry(extent.segment).or_default() += i64::from(extent.disk_bytes());
+            }
+        }
+        live
     }
 
     /// Accounts for an entry that is no more.

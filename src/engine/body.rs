@@ -9,7 +9,7 @@
 
 use crate::engine::Machine;
 use crate::engine::budget::HeldBytes;
-use crate::engine::core::Core;
+use crate::engine::core::{Core, count};
 use crate::engine::entry::{Extent, Layout};
 use crate::engine::message::{NewBody, Refusal};
 use crate::engine::segments::{DataSegment, Reservation};
@@ -84,6 +84,14 @@ impl<I: Machine> StoredBody<I> {
         StoredBody {
             core,
             body: Some(NewBody::Keep { sequence }),
+        }
+    }
+
+    /// Bytes that go into the record.
+    pub fn inline_bytes(&self) -> u64 {
+        match &self.body {
+            Some(NewBody::Inline(bytes)) => bytes.len() as u64,
+            Some(NewBody::Extents { .. } | NewBody::Keep { .. }) | None => 0,
         }
     }
 
@@ -246,6 +254,7 @@ impl<I: Machine> BodyWriter<I> {
         }
         let run = self.run.as_mut().expect("opened above");
         let bytes = (run.reservation.disk_bytes - run.disk_taken).min((BLOCKS_PER_IO * BLOCK_BYTES) as u32);
+        self.core.pace(u64::from(bytes)).await;
         self.chunk = Some(Chunk {
             held: self.core.hold_bytes(bytes as usize).await?,
             buffer: self.core.io.buffer(bytes as usize),
@@ -295,6 +304,7 @@ impl<I: Machine> BodyWriter<I> {
         let offset = run.reservation.offset + chunk.first_index * BLOCK_BYTES as u32;
         let (core, writes) = (self.core.clone(), self.writes.clone());
         writes.count.set(writes.count.get() + 1);
+        count(&core.counters.bytes_written, chunk.buffer.as_ref().len() as u64);
         self.core.io.spawn(async move {
             if let Err(error) = core.io.write(segment.id, offset, chunk.buffer).await {
                 warn!(

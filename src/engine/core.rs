@@ -41,6 +41,8 @@ pub struct Core<I: Machine> {
     pub commits: CommitQueue,
     pub supply: Supply,
     pub data: DataTail,
+    /// Where the cleaner puts large extents: what has lived long apart from what is new.
+    pub moved: DataTail,
     pub ledger: Ledger,
     pub reads: Rc<Reads>,
     pub counters: Counters,
@@ -81,6 +83,19 @@ pub struct Counters {
     pub data_syncs: Cell<u64>,
     pub disk_errors: Cell<u64>,
     pub checksum_errors: Cell<u64>,
+    /// Bytes that went to log and data segments, headers and padding included.
+    pub bytes_written: Cell<u64>,
+    /// Entries that the cleaner gave another place, and the bytes that it copied for them.
+    pub entries_moved: Cell<u64>,
+    pub bytes_moved: Cell<u64>,
+    /// On the coordinator: rounds of cleaning, and the segments that were empty after them.
+    pub clean_rounds: Cell<u64>,
+    pub segments_cleaned: Cell<u64>,
+}
+
+/// Counts up.
+pub fn count(counter: &Cell<u64>, by: u64) {
+    counter.set(counter.get() + by);
 }
 
 /// Where the reply of a request goes.
@@ -98,6 +113,7 @@ impl<I: Machine> Core<I> {
             commits: CommitQueue::default(),
             supply: Supply::default(),
             data: DataTail::default(),
+            moved: DataTail::default(),
             ledger: Ledger::default(),
             reads: Rc::default(),
             counters: Counters::default(),
@@ -304,6 +320,9 @@ impl<I: Machine> Core<I> {
                 self.reply(to, Reply::Done);
             }
             Request::Allocate { content, purpose } => self.allocate_segment(content, purpose, to),
+            Request::Clean(plan) => {
+                self.in_task(to, async move |core| Reply::Cleaned(core.clean_here(&plan).await))
+            }
             Request::Barrier { stage } => self.arrive(stage, to),
             Request::Survey(survey) => self.take_survey(survey, to),
             Request::Recovered(changes) => {
@@ -315,7 +334,10 @@ impl<I: Machine> Core<I> {
 
     fn take_note(self: &Rc<Self>, from: CoreId, note: Note) {
         match note {
-            Note::Space(deltas) => self.account(&deltas),
+            Note::Space {
+                deltas,
+                changed_bytes,
+            } => self.account(&deltas, changed_bytes),
             Note::Sealed { segment } => self.segment_sealed(segment),
             Note::Retire { segment } if planted(Fault::NoReadGuard) => {
                 self.note(COORDINATOR, Note::Retired { segment });

@@ -317,6 +317,33 @@ fn put_extents(out: &mut Vec<u8>, extents: &[Extent]) {
     }
 }
 
+/// An object's or part's value with other extents, and all else as it is; `extents` of them are there.
+pub fn with_extents(value: &[u8], extents: usize, new: &[Extent]) -> Vec<u8> {
+    let head = value.len() - extents * EXTENT_BYTES - 4;
+    let mut out = value[..head].to_vec();
+    put_extents(&mut out, new);
+    out
+}
+
+/// Whether one of the extents of an object's value is such; nothing else of the value is decoded.
+pub fn any_extent(object: &[u8], is_such: impl Fn(&Extent) -> bool) -> Option<bool> {
+    let mut reader = Reader::new(object)?;
+    reader.array::<34>()?;
+    reader.bytes()?;
+    if reader.u8()? == 1 {
+        reader.array::<16>()?;
+    }
+    for _ in 0..reader.u16()? {
+        reader.u64()?;
+    }
+    for _ in 0..reader.u32()? {
+        if is_such(&Extent::decode(&mut reader)?) {
+            return Some(true);
+        }
+    }
+    Some(false)
+}
+
 /// Takes fields off the front of a value.
 struct Reader<'a> {
     rest: &'a [u8],
@@ -559,6 +586,23 @@ mod tests {
             assert_eq!(Object::decode(&bytes[..length]), None, "cut at {length}");
         }
         assert_eq!(Object::decode(&[bytes.as_slice(), &[0]].concat()), None);
+    }
+
+    #[test]
+    fn extents_are_found_and_replaced_without_the_rest() {
+        for upload in [None, Some(UploadId([4; 16]))] {
+            let object = Object { upload, ..object() };
+            let bytes = object.encode();
+            let in_segment = |segment| any_extent(&bytes, |extent| extent.segment == SegmentId(segment));
+            assert_eq!((in_segment(3), in_segment(4)), (Some(true), Some(false)));
+            let new = [extent(Layout::Blocks)];
+            let moved = with_extents(&bytes, object.extents.len(), &new);
+            let expected = Object {
+                extents: new.into(),
+                ..object
+            };
+            assert_eq!(Object::decode(&moved), Some(expected));
+        }
     }
 
     #[test]

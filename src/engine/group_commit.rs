@@ -9,9 +9,9 @@
 
 use crate::engine::Machine;
 use crate::engine::apply::extents_of;
-use crate::engine::core::{Core, ReplyTo};
+use crate::engine::core::{Core, ReplyTo, count};
 use crate::engine::entry::{EXTENT_BYTES, Extent, Layout};
-use crate::engine::message::{Content, Outcome, PoisonedTail, Purpose, Refusal, Reply};
+use crate::engine::message::{Content, Lack, Outcome, PoisonedTail, Purpose, Refusal, Reply};
 use crate::engine::planted::{Fault, planted};
 use crate::engine::signal::Signal;
 use crate::index::Lives;
@@ -66,6 +66,9 @@ pub struct Record {
     pub body: Vec<u8>,
     /// The first change's extents were written for this record alone: if it does not come about, they are void.
     pub fresh_extents: bool,
+    /// Of the cleaner: the record says of one key what is true already, and of its bytes that they lie elsewhere. These
+    /// were written for it; the entry's other extents stay where they are.
+    pub moved: Option<Vec<Extent>>,
 }
 
 impl Record {
@@ -76,6 +79,7 @@ impl Record {
             changes: Vec::new(),
             body: Vec::new(),
             fresh_extents: false,
+            moved: None,
         }
     }
 
@@ -87,10 +91,6 @@ impl Record {
             )
         });
         log::record_length(changes.sum(), self.body.len())
-    }
-
-    fn releases(&self) -> bool {
-        self.changes.iter().all(|change| change.value.is_none())
     }
 }
 
@@ -105,12 +105,17 @@ pub struct Queued {
 #[derive(Default)]
 pub struct CommitQueue {
     queue: RefCell<VecDeque<Queued>>,
+    /// What the cleaner moves goes before all else, which may wait for the room that it makes. No key is in both but
+    /// where its move came first.
+    moves: RefCell<VecDeque<Queued>>,
     queued_bytes: Cell<usize>,
     /// By key: the latest queued value, and how many queued records change the key.
     pending: RefCell<BTreeMap<Vec<u8>, Pending>>,
     arrived: Signal,
     /// A batch failed that no later one has declared void yet: what it holds may come true at the next start.
     unsettled: Cell<bool>,
+    /// A log that began before this generation takes no more records.
+    outdated_before: Cell<u64>,
     /// Told when the log has been sealed behind what is queued now.
     sealing: RefCell<Vec<oneshot::Sender<()>>>,
 }
@@ -135,6 +140,26 @@ impl CommitQueue {
                 .get(key)
                 .map(|pending| (pending.sequence, pending.value.as_deref())),
         )
+    }
+
+    /// Whether the cleaner is about to move what `key` has, and nothing else is about to change it.
+    pub fn is_moving(&self, key: &[u8], sequence: u64) -> bool {
+        // A change has a sequence of its own; a move has that of what it moves.
+        self.with_pending(key, |pending| {
+            pending.is_some_and(|(pending, _)| pending == sequence)
+        })
+    }
+
+    /// Logs that began before `generation` take no more records.
+    pub fn outdate_before(&self, generation: u64) {
+        self.outdated_before
+            .set(self.outdated_before.get().max(generation));
+        self.arrived.raise();
+    }
+
+    /// There may be room for what waits.
+    pub fn look_again(&self) {
+        self.arrived.raise();
     }
 
     /// Whether the queue takes no more until a batch is through.
@@ -162,25 +187,36 @@ impl CommitQueue {
                 pending.insert(change.key.clone(), now);
             }
         }
-        self.queue.borrow_mut().push_back(queued);
+        let is_move = queued
+            .record
+            .as_ref()
+            .is_some_and(|record| record.moved.is_some());
+        let queue = if is_move { &self.moves } else { &self.queue };
+        queue.borrow_mut().push_back(queued);
         self.arrived.raise();
     }
 
     /// Takes answers and records off the front, up to `bytes_max` of records, but at least one item.
     fn take(&self, bytes_max: usize) -> Vec<Queued> {
-        let mut queue = self.queue.borrow_mut();
-        let mut taken = Vec::new();
-        let mut bytes = 0;
-        while let Some(next) = queue.front() {
-            let length = next.record.as_ref().map_or(0, Record::length_bytes);
-            if bytes + length > bytes_max && !taken.is_empty() {
-                break;
+        let (mut taken, mut bytes) = (Vec::new(), 0);
+        // What does not fit holds up all behind it: they may be of the same key.
+        'full: for queue in [&self.moves, &self.queue] {
+            let mut queue = queue.borrow_mut();
+            while let Some(next) = queue.front() {
+                let length = next.record.as_ref().map_or(0, Record::length_bytes);
+                if bytes + length > bytes_max && !taken.is_empty() {
+                    break 'full;
+                }
+                bytes += length;
+                taken.extend(queue.pop_front());
             }
-            bytes += length;
-            taken.extend(queue.pop_front());
         }
         self.queued_bytes.set(self.queued_bytes.get() - bytes);
         taken
+    }
+
+    fn is_empty(&self) -> bool {
+        self.moves.borrow().is_empty() && self.queue.borrow().is_empty()
     }
 
     fn settle(&self, record: &Record) {
@@ -195,18 +231,20 @@ impl CommitQueue {
     }
 
     fn front_record_length(&self) -> Option<usize> {
-        self.queue
-            .borrow()
-            .iter()
-            .find_map(|queued| queued.record.as_ref().map(Record::length_bytes))
+        let length = |queue: &RefCell<VecDeque<Queued>>| {
+            let queue = queue.borrow();
+            let mut records = queue.iter().filter_map(|queued| queued.record.as_ref());
+            records.next().map(Record::length_bytes)
+        };
+        length(&self.moves).or_else(|| length(&self.queue))
     }
 
-    fn any_releases(&self) -> bool {
-        self.queue
-            .borrow()
-            .iter()
-            .filter_map(|queued| queued.record.as_ref())
-            .any(Record::releases)
+    /// What the next segment is for. What grows was queued when there was room for it.
+    fn purpose(&self) -> Purpose {
+        match self.moves.borrow().is_empty() {
+            true => Purpose::Release,
+            false => Purpose::Moves,
+        }
     }
 }
 
@@ -234,6 +272,10 @@ struct OpenLog {
 }
 
 impl OpenLog {
+    fn is_outdated(&self, commits: &CommitQueue) -> bool {
+        self.header.generation < commits.outdated_before.get()
+    }
+
     fn room(&self) -> usize {
         (self.header.segment_size_bytes - self.offset) as usize
     }
@@ -303,15 +345,17 @@ impl<I: Machine> Core<I> {
         let mut tail = Tail::default();
         loop {
             self.commits.arrived.wait().await;
-            while !self.commits.queue.borrow().is_empty() {
-                if let Err(refusal) = self.write_batch(&mut tail).await {
-                    self.fail_queue(refusal);
+            while !self.commits.is_empty() {
+                match self.write_batch(&mut tail).await {
+                    Ok(()) => {}
+                    Err(Lack::Refused(refusal)) => self.fail_queue(refusal),
+                    // Told when there is room; or a move comes, which makes some and has what it needs.
+                    Err(Lack::Cleaning) => self.commits.arrived.wait().await,
                 }
             }
             let sealing = self.commits.sealing.take();
-            if !sealing.is_empty()
-                && let Some(open) = tail.open.take()
-            {
+            let ends = |open: &mut OpenLog| !sealing.is_empty() || open.is_outdated(&self.commits);
+            if let Some(open) = tail.open.take_if(ends) {
                 self.seal_open(open).await;
             }
             for sender in sealing {
@@ -326,7 +370,7 @@ impl<I: Machine> Core<I> {
         RECORD_BYTES_MAX.min(log::record_bytes_max(self.io.volume().segment_size_bytes) - reserve)
     }
 
-    async fn write_batch(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Refusal> {
+    async fn write_batch(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Lack> {
         let Some(first_length) = self.commits.front_record_length() else {
             self.finish_answers(self.commits.take(0));
             return Ok(());
@@ -335,7 +379,7 @@ impl<I: Machine> Core<I> {
         if tail
             .open
             .as_ref()
-            .is_none_or(|open| open.room() < overhead + first_length)
+            .is_none_or(|open| open.room() < overhead + first_length || open.is_outdated(&self.commits))
         {
             self.open_next(tail).await?;
         }
@@ -372,25 +416,14 @@ impl<I: Machine> Core<I> {
                 );
                 self.abandon(tail);
                 self.fail(batch, Refusal::DiskFailed, Attempt::Written);
-                Err(Refusal::DiskFailed)
+                Err(Lack::Refused(Refusal::DiskFailed))
             }
         }
     }
 
     /// Seals the log segment that has no room for the next record, and opens another.
-    async fn open_next(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Refusal> {
-        let header = loop {
-            let purpose = if self.commits.any_releases() {
-                Purpose::Release
-            } else {
-                Purpose::Growth
-            };
-            match self.take_segment(Content::Log, purpose).await {
-                // A delete that came while growth was refused must not be refused with it.
-                Err(Refusal::Full) if purpose == Purpose::Growth && self.commits.any_releases() => {}
-                taken => break taken?,
-            }
-        };
+    async fn open_next(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Lack> {
+        let header = self.take_segment(Content::Log, self.commits.purpose()).await?;
         if let Some(full) = tail.open.take() {
             self.seal_open(full).await;
         }
@@ -475,6 +508,7 @@ impl<I: Machine> Core<I> {
     async fn write_and_sync(&self, open: &mut OpenLog, buffer: I::WriteBuf) -> std::io::Result<()> {
         let segment = SegmentId(open.header.segment);
         let end = open.offset + buffer.as_ref().len() as u32;
+        count(&self.counters.bytes_written, u64::from(end - open.offset));
         let raised = self.raise_watermark(open, end).await?;
         if planted(Fault::LogUnsynced) {
             return self.io.write(segment, open.offset, buffer).await;
@@ -571,7 +605,9 @@ impl<I: Machine> Core<I> {
     }
 
     fn discard_fresh(self: &Rc<Self>, record: &Record) {
-        if record.fresh_extents
+        if let Some(moved) = &record.moved {
+            self.discard(moved);
+        } else if record.fresh_extents
             && let Some(Change {
                 key,
                 value: Some(value),

@@ -5,6 +5,7 @@
 
 use crate::engine::cache::Versions;
 use crate::engine::entry::{Bucket, ETag, Extent, GlanceAt, ListedObject, ListedUpload, Part, Upload};
+use crate::engine::victims::Shortage;
 use crate::index::key::{BucketId, UploadId};
 use crate::index::{KeyPage, KeyWalk, Lives, UploadWalk};
 use crate::io::SegmentId;
@@ -114,6 +115,8 @@ pub enum Request {
     Survey(Survey),
     /// At start: changes found in the log that this core owns.
     Recovered(Vec<RecoveredChange>),
+    /// Each core: move what this core's entries keep in the victims, and say what could not be moved.
+    Clean(CleanPlan),
 }
 
 /// What a request got.
@@ -129,8 +132,10 @@ pub enum Reply {
     Bucket(Result<Bucket, Refusal>),
     /// Whether the bucket holds nothing on that core.
     Empty(bool),
-    Allocated(Result<Allocation, Refusal>),
+    Allocated(Result<Allocation, Lack>),
     Surveyed(Survey),
+    /// Victims that hold what cannot be moved, ever.
+    Cleaned(Vec<SegmentId>),
 }
 
 /// An object as its owner knows it.
@@ -148,8 +153,11 @@ pub struct Value {
 /// Told without an answer.
 #[derive(Debug)]
 pub enum Note {
-    /// To core 0: how live bytes changed, by segment.
-    Space(Vec<SpaceDelta>),
+    /// To core 0: how live bytes changed, by segment, and how many bytes clients wrote or ended.
+    Space {
+        deltas: Vec<SpaceDelta>,
+        changed_bytes: u64,
+    },
     /// To core 0: no byte will be added to this segment.
     Sealed { segment: SegmentId },
     /// From core 0: say when all reads that have begun are over.
@@ -162,7 +170,7 @@ pub enum Note {
     Unusable { segment: SegmentId },
     /// At start: the counters of the sender's changes.
     Versions(Versions),
-    /// From core 0: there is room again.
+    /// From core 0: there is room again, or whoever was told to wait for it should ask again.
     SpaceFreed,
 }
 
@@ -289,12 +297,39 @@ pub enum Content {
     Data,
 }
 
-/// Whether an allocation may use the reserve.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// What a segment is needed for: each may use what is kept back from those before it.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Purpose {
+    /// What leaves more stored than before.
     Growth,
-    /// Deletes and their like, which make room.
+    /// Deletes and their like, which make room; and records that were queued when there was some.
     Release,
+    /// What the cleaner moves.
+    Moves,
+}
+
+/// Why a core gets no segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Lack {
+    Refused(Refusal),
+    /// Room is being made: `SpaceFreed` says when to ask again.
+    Cleaning,
+}
+
+impl From<Refusal> for Lack {
+    fn from(refusal: Refusal) -> Lack {
+        Lack::Refused(refusal)
+    }
+}
+
+/// One round of cleaning.
+#[derive(Clone, Debug)]
+pub struct CleanPlan {
+    /// In order.
+    pub victims: Vec<SegmentId>,
+    /// Logs that began before this generation take no more records: tombstones elsewhere wait for their end.
+    pub seal_logs_before: u64,
+    pub shortage: Shortage,
 }
 
 /// A segment given to a core for one life.
@@ -302,6 +337,8 @@ pub enum Purpose {
 pub struct Allocation {
     pub segment: SegmentId,
     pub generation: u64,
+    /// How short room is now.
+    pub shortage: Shortage,
 }
 
 /// How a segment's live content changed.
@@ -356,6 +393,8 @@ pub struct RecoveredChange {
     pub sequence: u64,
     pub home_segment: SegmentId,
     pub home_bytes: u32,
+    /// Generation of the log, and offset in it: what was written later of the same change counts.
+    pub place: (u64, u32),
     /// The lives of logs in which records of the key were found.
     pub lives: Lives,
     /// `None` for a tombstone.

@@ -21,6 +21,7 @@ mod body_reader;
 mod buckets;
 mod budget;
 mod cache;
+mod clean;
 mod core;
 mod entry;
 mod group_commit;
@@ -34,6 +35,7 @@ mod segments;
 mod shard;
 mod signal;
 mod space;
+mod victims;
 
 pub use body::{BodyWriter, StoredBody};
 pub use body_reader::{BodyReader, Piece};
@@ -49,11 +51,12 @@ pub use crate::index::key::{BucketId, UploadId};
 pub use crate::index::{KeyPage, KeyWalk, UploadWalk, WalkItem};
 
 use crate::index::key;
-use crate::io::Io;
+use crate::io::{Io, SegmentId};
 use body_reader::Memory;
 use core::{COORDINATOR, Core};
 use message::{Mutation, NewObject, NewPart, Reply, Request};
 use reads::ReadGuard;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -145,6 +148,18 @@ impl<I: Machine> Engine<I> {
         self.core
             .is_coordinator()
             .then(|| self.core.space.borrow().usage())
+    }
+
+    /// Live bytes by segment, as the entries of this core's index imply them.
+    pub fn live_bytes_implied(&self) -> BTreeMap<SegmentId, i64> {
+        self.core.live_bytes_implied()
+    }
+
+    /// Live bytes by segment, as this core counts them for all, if it keeps the table.
+    pub fn live_bytes_counted(&self) -> Option<BTreeMap<SegmentId, i64>> {
+        self.core
+            .is_coordinator()
+            .then(|| self.core.space.borrow().live_bytes())
     }
 
     /// The bucket of that name.
@@ -243,6 +258,7 @@ impl<I: Machine> Engine<I> {
         body: StoredBody<I>,
         condition: WriteCondition,
     ) -> Result<Outcome, Refusal> {
+        self.pace(&body).await;
         let object = NewObject {
             etag,
             attributes,
@@ -389,6 +405,7 @@ impl<I: Machine> Engine<I> {
         attributes: Box<[u8]>,
         body: StoredBody<I>,
     ) -> Result<Outcome, Refusal> {
+        self.pace(&body).await;
         let part = NewPart {
             md5,
             attributes,
@@ -491,6 +508,11 @@ impl<I: Machine> Engine<I> {
         self.core.list_uploads(bucket, walk, glance_at).await
     }
 
+    /// Large bodies have waited while they were written.
+    async fn pace(&self, body: &StoredBody<I>) {
+        self.core.pace(RECORD_BYTES_GUESS + body.inline_bytes()).await;
+    }
+
     async fn mutate(&self, bucket: BucketId, key: &[u8], mutation: Mutation) -> Result<Outcome, Refusal> {
         match self
             .core
@@ -502,6 +524,9 @@ impl<I: Machine> Engine<I> {
         }
     }
 }
+
+/// Bytes that a change takes in the log beside a body: what a batch of one takes.
+const RECORD_BYTES_GUESS: u64 = crate::io::DISK_ALIGN_BYTES as u64;
 
 /// A version of an object, as the index numbers it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -32,6 +32,14 @@ pub enum Fault {
     EarlyRefusal,
     /// Changes are not counted, so that lookups are believed for ever.
     StaleCache,
+    /// The cleaner swaps the pointer of an entry that has changed.
+    MovedUnchecked,
+    /// What an entry leaves behind is given back before its move is durable.
+    MovedFreedEarly,
+    /// Moved data is not synced before the record that says where it lies.
+    MovedUnsynced,
+    /// The cleaner moves bytes that fail their checksum.
+    MovedDamage,
     /// The watermark of a log stays where it is while batches pass it.
     WatermarkKept,
 }

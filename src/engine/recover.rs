@@ -19,8 +19,8 @@ use crate::index::key::{self, Named};
 use crate::index::{Entry, Lives};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
 use crate::log::{
-    BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, ScanStep,
-    SegmentHeader, SegmentKind, WATERMARK_OFFSET, change_length, decode_watermark,
+    BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, RecordRef,
+    ScanStep, SegmentHeader, SegmentKind, WATERMARK_OFFSET, change_length, decode_watermark,
 };
 use std::collections::BTreeMap;
 use std::fmt;
@@ -261,7 +261,7 @@ impl<I: Machine> Core<I> {
                         .reduce(Lives::and);
                 }
                 for change in record.changes() {
-                    changes.push(recovered_change(header, record.sequence(), change));
+                    changes.push(recovered_change(header, &record, change));
                 }
             }
             changes
@@ -456,7 +456,8 @@ impl<I: Machine> Core<I> {
                 None => drop(assembly.changes.insert(change.key.clone(), change)),
                 Some(known) => {
                     let lives = known.lives.and(change.lives);
-                    if known.sequence < change.sequence {
+                    // A change that the cleaner moved keeps its sequence; where it lay before is free by now.
+                    if (known.sequence, known.place) < (change.sequence, change.place) {
                         *known = change;
                     }
                     known.lives = lives;
@@ -665,11 +666,12 @@ impl Scan {
     }
 }
 
-fn recovered_change(home: &SegmentHeader, sequence: u64, change: Change<'_>) -> RecoveredChange {
+fn recovered_change(home: &SegmentHeader, record: &RecordRef<'_>, change: Change<'_>) -> RecoveredChange {
     let (key, value) = (change.key(), change.value());
     RecoveredChange {
         key: key.to_vec(),
-        sequence,
+        sequence: record.sequence(),
+        place: (home.generation, record.offset_in_segment()),
         home_segment: SegmentId(home.segment),
         lives: Lives::one(home.generation),
         home_bytes: change_length(key.len(), value.len()) as u32,

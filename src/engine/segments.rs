@@ -6,55 +6,97 @@
 
 use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core};
-use crate::engine::message::{Allocation, Content, Note, Purpose, Refusal, Reply, Request};
+use crate::engine::message::{Allocation, Content, Lack, Note, Purpose, Refusal, Reply, Request};
 use crate::engine::planted::{Fault, planted};
+use crate::engine::signal::Waiters;
+use crate::engine::victims::Shortage;
 use crate::io::SegmentId;
-use crate::limits::{BLOCK_BYTES, RESERVATION_BYTES_MAX, SEGMENT_HEADER_BYTES};
+use crate::limits::{BLOCK_BYTES, RESERVATION_BYTES_MAX, ROOM_TIMEOUT, SEGMENT_HEADER_BYTES};
 use crate::log::{
     LOG_START, SegmentHeader, SegmentKind, WATERMARK_BYTES, WATERMARK_OFFSET, disk_bytes_for,
     encode_watermark,
 };
 use futures_channel::oneshot;
+use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// Segments that are ready before anyone needs them, and who waits for one.
 #[derive(Default)]
 pub struct Supply {
     log: Shelf,
     data: Shelf,
-    /// The volume had no segment for growth.
-    full: Cell<bool>,
-    /// When that was last asked for, in nanoseconds of the machine's clock.
+    /// Whether there is room for what grows, and for what releases.
+    growth: Cell<Gate>,
+    release: Cell<Gate>,
+    /// Told when a gate may have opened.
+    told: Waiters,
+    /// When growth was last asked for in vain, in nanoseconds of the machine's clock.
     asked_ns: Cell<u64>,
     /// How often the coordinator said that there is room again.
     freed: Cell<u64>,
+    /// What a write of a MiB waits, so that the cleaner keeps up, in microseconds.
+    delay_us_per_mib: Cell<u64>,
 }
 
-type Answer = oneshot::Sender<Result<(), Refusal>>;
+/// What the coordinator last said of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+enum Gate {
+    #[default]
+    Open,
+    /// Room is being made.
+    Cleaning,
+    Full,
+}
+
+type Answer = oneshot::Sender<Result<(), Lack>>;
 
 #[derive(Default)]
 struct Shelf {
     spare: RefCell<VecDeque<SegmentHeader>>,
     /// Told that something is in `spare`, or why nothing will be.
     waiting: RefCell<VecDeque<(Purpose, Answer)>>,
-    orders: Cell<usize>,
+    /// By purpose: orders under way, and who needs one.
+    orders: [Cell<usize>; PURPOSES],
+    wanted: [Cell<usize>; PURPOSES],
     /// One order at a time, so that a core fills its logs in the order of their generations: what tells that a
     /// record is void lies in a later life than the record.
     ordering: Mutex<()>,
 }
 
+const PURPOSES: usize = Purpose::Moves as usize + 1;
 /// Segments that fail one after the other before the disk is called bad.
 const PREPARE_ATTEMPTS: usize = 3;
 /// A volume that was full is asked again after this long, in nanoseconds, if somebody wants to write.
 const FULL_RETRY_NS: u64 = 1_000_000_000;
+/// What a write of a MiB waits at the greatest shortage, in microseconds: 20 MiB/s for each writer. From half of it
+/// on the delay grows from nothing.
+const DELAY_US_PER_MIB_MAX: u64 = 50_000;
+/// Delays are gathered until they are worth a timer.
+const DELAY_US_MIN: u64 = 100;
 
 impl Supply {
+    fn gate(&self, purpose: Purpose) -> Option<&Cell<Gate>> {
+        match purpose {
+            Purpose::Growth => Some(&self.growth),
+            Purpose::Release => Some(&self.release),
+            Purpose::Moves => None,
+        }
+    }
+
     /// Whether the volume has no room for what grows it.
     pub fn is_full(&self) -> bool {
-        self.full.get()
+        self.growth.get() == Gate::Full
+    }
+
+    /// Whether the cleaner is making the room that `purpose` needs.
+    pub fn is_cleaning(&self, purpose: Purpose) -> bool {
+        self.gate(purpose)
+            .is_some_and(|gate| gate.get() == Gate::Cleaning)
     }
 
     fn shelf(&self, content: Content) -> &Shelf {
@@ -65,25 +107,69 @@ impl Supply {
     }
 }
 
+/// Somebody needs a segment. If he goes away without one, others may have it.
+struct Want<'a> {
+    shelf: &'a Shelf,
+    purpose: Purpose,
+}
+
+impl<'a> Want<'a> {
+    fn new(shelf: &'a Shelf, purpose: Purpose) -> Want<'a> {
+        let wanted = &shelf.wanted[purpose as usize];
+        wanted.set(wanted.get() + 1);
+        Want { shelf, purpose }
+    }
+}
+
+impl Drop for Want<'_> {
+    fn drop(&mut self) {
+        let wanted = &self.shelf.wanted[self.purpose as usize];
+        wanted.set(wanted.get() - 1);
+        if !self.shelf.spare.borrow().is_empty() {
+            self.shelf.wake();
+        }
+    }
+}
+
 impl Shelf {
     /// Puts a segment where the next who needs one looks, and tells who waits.
     fn put(&self, header: SegmentHeader) {
         self.spare.borrow_mut().push_back(header);
-        while let Some((_, waiting)) = self.waiting.borrow_mut().pop_front() {
-            if waiting.send(Ok(())).is_ok() {
-                break;
-            }
+        self.wake();
+    }
+
+    fn wake(&self) {
+        for (_, waiting) in self.waiting.take() {
+            let _ = waiting.send(Ok(())); // One that went away need not know.
         }
     }
 
-    /// Tells those whom the failure of such an order concerns. What makes room does not fail with growth.
-    fn refuse(&self, purpose: Purpose, refusal: Refusal) {
+    /// A spare one, if nobody is there who may take what is kept back from `purpose`: it may be just that.
+    fn take(&self, purpose: Purpose) -> Option<SegmentHeader> {
+        let goes_before = self.wanted[purpose as usize + 1..]
+            .iter()
+            .any(|count| count.get() > 0);
+        match goes_before {
+            true => None,
+            false => self.spare.borrow_mut().pop_front(),
+        }
+    }
+
+    /// Whether what is ordered would be given to `purpose`.
+    fn is_ordered_for(&self, purpose: Purpose) -> bool {
+        self.orders[purpose as usize..]
+            .iter()
+            .any(|count| count.get() > 0)
+    }
+
+    /// Tells those whom the failure of such an order concerns. What is kept back for others is not lacking to them.
+    fn refuse(&self, purpose: Purpose, lack: Lack) {
         let waiting = self.waiting.take();
         for (wanted, sender) in waiting {
-            if refusal == Refusal::Full && purpose == Purpose::Growth && wanted == Purpose::Release {
+            if lack != Lack::Refused(Refusal::DiskFailed) && wanted > purpose {
                 self.waiting.borrow_mut().push_back((wanted, sender));
             } else {
-                let _ = sender.send(Err(refusal)); // One that went away needs no answer.
+                let _ = sender.send(Err(lack)); // One that went away needs no answer.
             }
         }
     }
@@ -101,29 +187,63 @@ impl<I: Machine> Core<I> {
         self: &Rc<Self>,
         content: Content,
         purpose: Purpose,
-    ) -> Result<SegmentHeader, Refusal> {
+    ) -> Result<SegmentHeader, Lack> {
         let shelf = self.supply.shelf(content);
+        let _want = Want::new(shelf, purpose);
         loop {
             // A segment stays on its shelf until it is taken: who waits may go away.
-            let spare = shelf.spare.borrow_mut().pop_front();
-            if let Some(header) = spare {
+            if let Some(header) = shelf.take(purpose) {
                 self.restock(content);
                 return Ok(header);
             }
             let (sender, receiver) = oneshot::channel();
             shelf.waiting.borrow_mut().push_back((purpose, sender));
-            if shelf.orders.get() == 0 || purpose == Purpose::Release {
+            if !shelf.is_ordered_for(purpose) {
                 self.order_segment(content, purpose);
             }
             receiver.await.expect("every order is answered")?;
         }
     }
 
-    /// There is room again: growth is accepted, and the shelves are filled.
+    /// There is room again, or may be: writes are accepted, and the shelves are filled.
     pub fn space_freed(self: &Rc<Self>) {
         self.supply.freed.set(self.supply.freed.get() + 1);
-        self.supply.full.set(false);
+        self.supply.growth.set(Gate::Open);
+        self.supply.release.set(Gate::Open);
+        self.supply.told.wake();
+        self.commits.look_again();
         self.stock();
+    }
+
+    /// Waits while the cleaner makes room for `purpose`.
+    ///
+    /// # Errors
+    /// `Full`, and `Busy` when it takes too long, counted from `since_ns`.
+    pub async fn room(&self, purpose: Purpose, since_ns: u64) -> Result<(), Refusal> {
+        let waited = Duration::from_nanos(self.io.monotonic_ns().saturating_sub(since_ns));
+        let Some(left) = ROOM_TIMEOUT.checked_sub(waited) else {
+            return Err(Refusal::Busy);
+        };
+        let told = self.supply.told.until(|| !self.supply.is_cleaning(purpose));
+        match select(pin!(told), pin!(self.io.sleep(left))).await {
+            Either::Left(_) if purpose == Purpose::Growth && self.supply.is_full() => Err(Refusal::Full),
+            Either::Left(_) => Ok(()),
+            Either::Right(_) => Err(Refusal::Busy),
+        }
+    }
+
+    /// Has a write of that many bytes wait if the cleaner hardly keeps up: the less room, the longer.
+    pub async fn pace(&self, bytes: u64) {
+        let delay_us = (self.supply.delay_us_per_mib.get() * bytes) >> 20;
+        if delay_us >= DELAY_US_MIN {
+            self.io.sleep(Duration::from_micros(delay_us)).await;
+        }
+    }
+
+    fn set_shortage(&self, shortage: Shortage) {
+        let delay = shortage.part_of(2 * DELAY_US_PER_MIB_MAX);
+        let delay = delay.saturating_sub(DELAY_US_PER_MIB_MAX);
+        self.supply.delay_us_per_mib.set(delay);
     }
 
     /// A write was refused because the volume is full: looks now and then whether it still is.
@@ -149,51 +269,66 @@ impl<I: Machine> Core<I> {
     /// Has a segment made ready, unless one is or is about to be.
     fn restock(self: &Rc<Self>, content: Content) {
         let shelf = self.supply.shelf(content);
-        if shelf.spare.borrow().is_empty() && shelf.orders.get() == 0 {
+        let asks = shelf.spare.borrow().is_empty() && !shelf.is_ordered_for(Purpose::Growth);
+        if asks && !self.supply.is_cleaning(Purpose::Growth) {
             self.order_segment(content, Purpose::Growth);
         }
     }
 
     fn order_segment(self: &Rc<Self>, content: Content, purpose: Purpose) {
         let core = self.clone();
-        let orders = &self.supply.shelf(content).orders;
+        let orders = &self.supply.shelf(content).orders[purpose as usize];
         orders.set(orders.get() + 1);
         self.io.spawn(async move {
             let shelf = core.supply.shelf(content);
             let turn = shelf.ordering.lock().await;
             let result = core.obtain_segment(content, purpose).await;
-            shelf.orders.set(shelf.orders.get() - 1);
+            let orders = &shelf.orders[purpose as usize];
+            orders.set(orders.get() - 1);
             match result {
                 Ok(header) => {
-                    if purpose == Purpose::Growth {
-                        core.supply.full.set(false);
+                    if let Some(gate) = core.supply.gate(purpose) {
+                        gate.set(Gate::Open);
                     }
                     shelf.put(header);
                 }
-                Err(refusal) => {
-                    if refusal == Refusal::Full && purpose == Purpose::Growth {
-                        core.supply.full.set(true);
-                        core.supply.asked_ns.set(core.io.monotonic_ns());
-                    }
-                    shelf.refuse(purpose, refusal);
+                Err(lack) => {
+                    core.close_gate(purpose, lack);
+                    shelf.refuse(purpose, lack);
                 }
             }
             drop(turn);
         });
     }
 
+    fn close_gate(&self, purpose: Purpose, lack: Lack) {
+        let Some(gate) = self.supply.gate(purpose) else {
+            return;
+        };
+        match lack {
+            Lack::Cleaning => gate.set(Gate::Cleaning),
+            // Deletes are not refused ahead: each asks.
+            Lack::Refused(Refusal::Full) if purpose == Purpose::Growth => {
+                gate.set(Gate::Full);
+                self.supply.asked_ns.set(self.io.monotonic_ns());
+            }
+            Lack::Refused(_) => gate.set(Gate::Open),
+        }
+        self.supply.told.wake();
+    }
+
     async fn obtain_segment(
         self: &Rc<Self>,
         content: Content,
         purpose: Purpose,
-    ) -> Result<SegmentHeader, Refusal> {
+    ) -> Result<SegmentHeader, Lack> {
         let mut failures = 0;
         loop {
             let freed = self.supply.freed.get();
             match self.prepare_segment(content, purpose).await {
                 // The news of room may have come right behind the refusal.
-                Err(Refusal::Full) if freed != self.supply.freed.get() => {}
-                Err(Refusal::DiskFailed) if failures + 1 < PREPARE_ATTEMPTS => failures += 1,
+                Err(Lack::Refused(Refusal::Full) | Lack::Cleaning) if freed != self.supply.freed.get() => {}
+                Err(Lack::Refused(Refusal::DiskFailed)) if failures + 1 < PREPARE_ATTEMPTS => failures += 1,
                 result => return result,
             }
         }
@@ -203,14 +338,19 @@ impl<I: Machine> Core<I> {
         self: &Rc<Self>,
         content: Content,
         purpose: Purpose,
-    ) -> Result<SegmentHeader, Refusal> {
+    ) -> Result<SegmentHeader, Lack> {
         let reply = self
             .call(COORDINATOR, Request::Allocate { content, purpose })
             .await;
         let Reply::Allocated(allocated) = reply else {
             unreachable!("an allocation is answered by one")
         };
-        let Allocation { segment, generation } = allocated?;
+        let Allocation {
+            segment,
+            generation,
+            shortage,
+        } = allocated?;
+        self.set_shortage(shortage);
         let kind = match content {
             Content::Log => SegmentKind::Log,
             Content::Data => SegmentKind::Data,
@@ -220,15 +360,31 @@ impl<I: Machine> Core<I> {
             warn!("weft: segment {segment} cannot be made: {error}");
             let full = error.kind() == std::io::ErrorKind::StorageFull;
             self.note(COORDINATOR, Note::Unmade { segment });
-            return Err(if full { Refusal::Full } else { Refusal::DiskFailed });
+            return Err(Lack::Refused(if full {
+                Refusal::Full
+            } else {
+                Refusal::DiskFailed
+            }));
         }
         if let Err(error) = self.write_header(&header).await {
             warn!("weft: segment {segment} cannot be made ready: {error}; it is left out");
             self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
             self.note(COORDINATOR, Note::Unusable { segment });
-            return Err(Refusal::DiskFailed);
+            return Err(Lack::Refused(Refusal::DiskFailed));
         }
         Ok(header)
+    }
+
+    /// Gives up spare logs: tombstones elsewhere wait for the end of all logs as old, used or not.
+    pub fn drop_spare_logs_before(self: &Rc<Self>, generation: u64) {
+        let spare = self.supply.log.spare.take();
+        let (dropped, kept): (Vec<_>, Vec<_>) = spare
+            .into_iter()
+            .partition(|header| header.generation < generation);
+        self.supply.log.spare.borrow_mut().extend(kept);
+        for header in dropped {
+            self.seal(SegmentId(header.segment));
+        }
     }
 
     pub fn segment_header(&self, segment: SegmentId, kind: SegmentKind, generation: u64) -> SegmentHeader {
@@ -267,7 +423,7 @@ impl<I: Machine> Core<I> {
     }
 }
 
-/// The segment that large bodies of this core go to.
+/// A segment that large bodies of this core go to: new ones, or those that the cleaner moves.
 #[derive(Default)]
 pub struct DataTail {
     current: RefCell<Option<Rc<DataSegment>>>,
@@ -329,19 +485,43 @@ impl DataSegment {
 }
 
 impl<I: Machine> Core<I> {
-    /// Reserves room for up to `payload_bytes` body bytes; what it gives may hold fewer.
+    /// Reserves room for up to `payload_bytes` of a new body; what it gives may hold fewer.
+    ///
+    /// # Errors
+    /// `Full`, `DiskFailed`, and `Busy` when the cleaner takes too long to make room.
     pub async fn reserve(self: &Rc<Self>, payload_bytes: u64) -> Result<Reservation, Refusal> {
+        let since_ns = self.io.monotonic_ns();
+        loop {
+            match self.reserve_in(&self.data, payload_bytes, Purpose::Growth).await {
+                Ok(reservation) => return Ok(reservation),
+                Err(Lack::Refused(refusal)) => return Err(refusal),
+                Err(Lack::Cleaning) => self.room(Purpose::Growth, since_ns).await?,
+            }
+        }
+    }
+
+    /// As [`Core::reserve`], for what is moved: it never waits for the cleaner.
+    pub async fn reserve_for_move(self: &Rc<Self>, payload_bytes: u64) -> Result<Reservation, Lack> {
+        self.reserve_in(&self.moved, payload_bytes, Purpose::Moves).await
+    }
+
+    async fn reserve_in(
+        self: &Rc<Self>,
+        tail: &DataTail,
+        payload_bytes: u64,
+        purpose: Purpose,
+    ) -> Result<Reservation, Lack> {
         let payload_bytes = payload_bytes.min(RESERVATION_BYTES_MAX);
         let wanted = disk_bytes_for(payload_bytes).min(RESERVATION_BYTES_MAX) as u32;
         loop {
-            if let Some(reservation) = self.reserve_in_current(wanted) {
+            if let Some(reservation) = self.reserve_in_current(tail, wanted) {
                 return Ok(reservation);
             }
-            let _turn = self.data.turning.lock().await;
-            if let Some(reservation) = self.reserve_in_current(wanted) {
+            let _turn = tail.turning.lock().await;
+            if let Some(reservation) = self.reserve_in_current(tail, wanted) {
                 return Ok(reservation);
             }
-            let header = self.take_segment(Content::Data, Purpose::Growth).await?;
+            let header = self.take_segment(Content::Data, purpose).await?;
             let next = Rc::new(DataSegment {
                 id: SegmentId(header.segment),
                 cursor: Cell::new(SEGMENT_HEADER_BYTES),
@@ -351,7 +531,7 @@ impl<I: Machine> Core<I> {
                 failed: Cell::new(false),
                 syncing: RefCell::default(),
             });
-            let passed = self.data.current.borrow_mut().replace(next);
+            let passed = tail.current.borrow_mut().replace(next);
             if let Some(passed) = passed {
                 passed.passed.set(true);
                 self.seal_if_over(&passed);
@@ -359,9 +539,8 @@ impl<I: Machine> Core<I> {
         }
     }
 
-    fn reserve_in_current(self: &Rc<Self>, wanted: u32) -> Option<Reservation> {
-        let segment = self
-            .data
+    fn reserve_in_current(self: &Rc<Self>, tail: &DataTail, wanted: u32) -> Option<Reservation> {
+        let segment = tail
             .current
             .borrow()
             .clone()

@@ -9,7 +9,7 @@ use crate::engine::core::{Core, ReplyTo};
 use crate::engine::entry::{ETag, Extent, Layout, Object, Part, Summary, Upload};
 use crate::engine::group_commit::{Change, Queued, Record};
 use crate::engine::message::{
-    Completion, Mutation, NewBody, NewObject, NewPart, Outcome, Refusal, Reply, WriteCondition,
+    Completion, Mutation, NewBody, NewObject, NewPart, Outcome, Purpose, Refusal, Reply, WriteCondition,
 };
 use crate::engine::planted::{Fault, planted};
 use crate::index::key::{self, BucketId, UploadId};
@@ -20,6 +20,70 @@ use std::rc::Rc;
 impl<I: Machine> Core<I> {
     /// Decides a change and queues it; `to` is answered when it is on stable storage, or refused.
     pub fn mutate(self: &Rc<Self>, mutation: Mutation, to: ReplyTo) {
+        self.mutate_since(mutation, to, self.io.monotonic_ns());
+    }
+
+    /// As [`Core::mutate`], for a change that came at `since_ns`.
+    fn mutate_since(self: &Rc<Self>, mutation: Mutation, to: ReplyTo, since_ns: u64) {
+        let purpose = match mutation.grows() {
+            true => Purpose::Growth,
+            false => Purpose::Release,
+        };
+        if self.supply.is_cleaning(purpose) {
+            return self.mutate_after(mutation, to, since_ns, async move |core| {
+                core.room(purpose, since_ns).await
+            });
+        }
+        if self.uses_what_moves(&mutation) {
+            return self.mutate_after(mutation, to, since_ns, async |core| {
+                core.commits_settled().await;
+                Ok(())
+            });
+        }
+        self.decide(mutation, to);
+    }
+
+    /// Has a change that nobody has looked at yet wait for something.
+    fn mutate_after<F>(self: &Rc<Self>, mutation: Mutation, to: ReplyTo, since_ns: u64, wait: F)
+    where
+        F: AsyncFnOnce(&Rc<Self>) -> Result<(), Refusal> + 'static,
+    {
+        let core = self.clone();
+        self.io.spawn(async move {
+            match wait(&core).await {
+                Ok(()) => core.mutate_since(mutation, to, since_ns),
+                Err(refusal) => {
+                    core.discard(&mutation.into_extents());
+                    core.reply_outcome(to, Err(refusal));
+                }
+            }
+        });
+    }
+
+    /// Whether a change takes over extents that the cleaner is about to swap for others. It then comes right behind.
+    fn uses_what_moves(&self, mutation: &Mutation) -> bool {
+        match mutation {
+            Mutation::PutObject {
+                bucket, key, object, ..
+            } => match object.body {
+                NewBody::Keep { sequence } => self.commits.is_moving(&key::object(*bucket, key), sequence),
+                NewBody::Inline(_) | NewBody::Extents { .. } => false,
+            },
+            Mutation::CompleteUpload {
+                bucket,
+                key,
+                upload,
+                completion,
+                ..
+            } => completion.parts.iter().any(|&(number, sequence)| {
+                let part = key::part(*bucket, key, *upload, number);
+                self.commits.is_moving(&part, sequence)
+            }),
+            _ => false,
+        }
+    }
+
+    fn decide(self: &Rc<Self>, mutation: Mutation, to: ReplyTo) {
         let checked = self.admit(&mutation).and_then(|()| self.check(&mutation));
         // Only what changes nothing must wait for those that are pending: a change queues behind them.
         let is_pending = |mutation: &Mutation| mutation.rests_on(|key| self.commits.is_pending(key));
@@ -300,6 +364,7 @@ impl<I: Machine> Core<I> {
                 changes,
                 body,
                 fresh_extents,
+                moved: None,
             },
             outcome,
         )

@@ -6,11 +6,15 @@
 //! delete, and each of those is marked free on disk first, so that no deleted key comes back.
 
 use crate::engine::Machine;
-use crate::engine::core::{COORDINATOR, Core, ReplyTo};
-use crate::engine::message::{Allocation, Content, Found, Note, Purpose, Refusal, Reply, SpaceDelta, Survey};
+use crate::engine::core::{COORDINATOR, Core, ReplyTo, count};
+use crate::engine::message::{
+    Allocation, CleanPlan, Content, Found, Lack, Note, Purpose, Refusal, Reply, Request, SpaceDelta, Survey,
+};
 use crate::engine::planted::{Fault, planted};
+use crate::engine::victims::{Candidate, Round, Shortage};
 use crate::index::Lives;
 use crate::io::{CoreId, SegmentId};
+use crate::limits::CLEAN_VICTIMS_MAX;
 use crate::log::SegmentKind;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,6 +25,8 @@ use std::time::Duration;
 #[derive(Default)]
 pub struct Ledger {
     deltas: RefCell<BTreeMap<SegmentId, (i64, Option<Lives>)>>,
+    /// Bytes that clients' changes wrote or ended.
+    changed_bytes: Cell<u64>,
     flush_planned: Cell<bool>,
 }
 
@@ -42,17 +48,105 @@ pub struct SpaceTable {
     /// Cores that were refused.
     refused: BTreeSet<CoreId>,
     cores: usize,
-    /// Segments kept back for what makes room.
-    reserve: usize,
+    marks: Marks,
+    /// A round of cleaning is under way.
+    cleaning: bool,
+    /// What rounds of cleaning came to since clients last changed much.
+    gain: Gain,
+    /// Cores were asked to end logs that began before this generation.
+    sealed_before: u64,
+    /// When segments that could not be emptied were last given another chance.
+    retried_ns: u64,
     /// False until recovery has accounted for everything.
     open: bool,
 }
+
+/// How many free segments are kept back for what.
+#[derive(Clone, Copy)]
+struct Marks {
+    /// For the cleaner alone: each core needs a log and a data segment before another one becomes free.
+    moves: usize,
+    /// For it and for deletes.
+    release: usize,
+    /// With fewer there is cleaning.
+    low: usize,
+}
+
+impl Marks {
+    fn new(segments: usize, cores: usize) -> Marks {
+        let moves = 2 * cores;
+        let release = moves + cores;
+        Marks {
+            moves,
+            release,
+            low: release + (2 * cores).max(segments / LOW_PARTS),
+        }
+    }
+
+    fn kept_from(&self, purpose: Purpose) -> usize {
+        match purpose {
+            Purpose::Moves => 0,
+            Purpose::Release => self.moves,
+            Purpose::Growth => self.release,
+        }
+    }
+}
+
+/// Whether cleaning leads anywhere. What is live may be packed as well as can be: then moving it round and round makes
+/// no room, and only what clients change does.
+#[derive(Clone, Copy, Default)]
+struct Gain {
+    /// The most segments that were free, or about to be.
+    most_free: usize,
+    /// Rounds since there were more than ever before.
+    vain_rounds: u32,
+    /// Bytes that clients have changed since.
+    changed_bytes: u64,
+}
+
+/// So many rounds in vain may be followed by one that is not: each leaves segments half full.
+const VAIN_ROUNDS_MAX: u32 = 12;
+/// Clients must change one segment's size in so many for another attempt.
+const CHANGED_PARTS: u64 = 4;
+
+impl Gain {
+    fn is_over(&self) -> bool {
+        self.vain_rounds >= VAIN_ROUNDS_MAX
+    }
+
+    fn note_round(&mut self, free: usize) {
+        self.vain_rounds += 1;
+        if free > self.most_free {
+            self.most_free = free;
+            self.vain_rounds = 0;
+        }
+    }
+
+    fn note_change(&mut self, bytes: u64, segment_bytes: u64) {
+        self.changed_bytes += bytes;
+        if self.changed_bytes >= segment_bytes / CHANGED_PARTS {
+            *self = Gain::default();
+        }
+    }
+}
+
+/// There is cleaning when fewer than one segment in this many is free, beside those that are kept back.
+const LOW_PARTS: usize = 64;
+/// Of the room that there is, this part may be live: the rest is what headers, padding and ends of segments take, and
+/// what makes cleaning worth its while.
+const LIVE_PARTS: (u64, u64) = (15, 16);
+/// Segments that could not be emptied are tried again after this long, in nanoseconds, if room is lacking then.
+const RETRY_NS: u64 = 1_000_000_000;
 
 #[derive(Clone, Copy)]
 struct Segment {
     status: Status,
     generation: u64,
     live_bytes: i64,
+    /// What a round of cleaning left in it. While that is all there, another would be in vain.
+    left_bytes: Option<i64>,
+    /// Holds what cannot be moved.
+    is_pinned: bool,
     /// Logs that may hold what its tombstones delete.
     shields: Option<Lives>,
 }
@@ -89,6 +183,8 @@ impl SpaceTable {
             status: Status::Free,
             generation: 0,
             live_bytes: 0,
+            left_bytes: None,
+            is_pinned: false,
             shields: None,
         };
         SpaceTable {
@@ -100,7 +196,11 @@ impl SpaceTable {
             empty: BTreeSet::new(),
             refused: BTreeSet::new(),
             cores,
-            reserve: 2 * cores,
+            marks: Marks::new(segments_max as usize, cores),
+            cleaning: false,
+            gain: Gain::default(),
+            sealed_before: 0,
+            retried_ns: 0,
             open: false,
         }
     }
@@ -148,10 +248,28 @@ impl SpaceTable {
         }
     }
 
-    fn allocate(&mut self, content: Content, purpose: Purpose) -> Result<Allocation, Refusal> {
-        let free = self.recycled.len() + self.fresh.len();
-        if free == 0 || purpose == Purpose::Growth && free <= self.reserve {
-            return Err(Refusal::Full);
+    /// Live bytes of each segment that has any.
+    pub fn live_bytes(&self) -> BTreeMap<SegmentId, i64> {
+        let counted = (0..).map(SegmentId).zip(&self.segments);
+        let counted = counted.map(|(id, segment)| (id, segment.live_bytes));
+        counted.filter(|(_, live_bytes)| *live_bytes != 0).collect()
+    }
+
+    fn allocate(
+        &mut self,
+        content: Content,
+        purpose: Purpose,
+        segment_bytes: u64,
+    ) -> Result<Allocation, Lack> {
+        let kept = self.marks.kept_from(purpose);
+        if purpose == Purpose::Growth && !self.may_grow(segment_bytes) {
+            return Err(Lack::Refused(Refusal::Full));
+        }
+        if self.free() <= kept {
+            return Err(match kept > 0 && self.can_make_room(segment_bytes) {
+                true => Lack::Cleaning,
+                false => Lack::Refused(Refusal::Full),
+            });
         }
         let id = self
             .recycled
@@ -165,6 +283,8 @@ impl SpaceTable {
             status,
             generation,
             live_bytes: 0,
+            left_bytes: None,
+            is_pinned: false,
             shields: None,
         };
         if content == Content::Log {
@@ -173,7 +293,135 @@ impl SpaceTable {
         Ok(Allocation {
             segment: id,
             generation,
+            shortage: self.shortage(),
         })
+    }
+
+    fn free(&self) -> usize {
+        self.recycled.len() + self.fresh.len()
+    }
+
+    fn retiring(&self) -> usize {
+        let is_retiring = |segment: &&Segment| matches!(segment.status, Status::Retiring { .. });
+        self.segments.iter().filter(is_retiring).count()
+    }
+
+    /// Whether all that is live, and one more segment of it, could be cleaned into the room that is not kept back.
+    fn may_grow(&self, segment_bytes: u64) -> bool {
+        let live_in = |segment: &Segment| match segment.status {
+            Status::Free | Status::Retiring { .. } => 0,
+            Status::Open(_) | Status::Unusable => segment_bytes,
+            Status::Sealed(_) if segment.is_pinned => segment_bytes,
+            Status::Sealed(_) => (segment.live_bytes.max(0) as u64).min(segment_bytes),
+        };
+        let live: u64 = self.segments.iter().map(live_in).sum();
+        let room = self.segments.len().saturating_sub(self.marks.release) as u64 * segment_bytes;
+        live + segment_bytes <= room / LIVE_PARTS.1 * LIVE_PARTS.0
+    }
+
+    fn can_make_room(&self, segment_bytes: u64) -> bool {
+        !self.open
+            || self.cleaning
+            || self.retiring() > 0
+            || !self.gain.is_over() && self.plan(Shortage::MOST, segment_bytes).is_some()
+    }
+
+    /// Of segments that are free, or are about to be without any doing.
+    fn shortage(&self) -> Shortage {
+        Shortage::of(self.free() + self.retiring(), self.marks.release, self.marks.low)
+    }
+
+    /// Begins a round of cleaning, if room is short and there is something to gain.
+    fn begin_round(&mut self, segment_bytes: u64) -> Option<CleanPlan> {
+        if !self.open || self.cleaning || self.gain.is_over() || self.free() >= self.marks.low {
+            return None;
+        }
+        let shortage = self.shortage();
+        if shortage == Shortage::NONE {
+            return None;
+        }
+        let plan = self.plan(shortage, segment_bytes)?;
+        self.cleaning = true;
+        self.sealed_before = self.sealed_before.max(plan.seal_logs_before);
+        Some(plan)
+    }
+
+    /// What a round would do.
+    fn plan(&self, shortage: Shortage, segment_bytes: u64) -> Option<CleanPlan> {
+        // What cores have open has room for some of it, and each can get a segment of either kind.
+        let spendable = self.free().saturating_sub(self.marks.moves).max(1);
+        let round = Round {
+            segment_bytes,
+            next_generation: self.next_generation,
+            live_bytes_max: spendable as u64 * segment_bytes,
+            segments_max: CLEAN_VICTIMS_MAX,
+            shortage,
+        };
+        let victims = round.choose(&self.candidates());
+        let seal_logs_before = self.open_logs_waited_for();
+        (!victims.is_empty() || seal_logs_before > self.sealed_before).then_some(CleanPlan {
+            victims,
+            seal_logs_before,
+            shortage,
+        })
+    }
+
+    fn candidates(&self) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        for (id, segment) in (0..).map(SegmentId).zip(&self.segments) {
+            let Status::Sealed(content) = segment.status else {
+                continue;
+            };
+            if !segment.is_pinned && segment.left_bytes != Some(segment.live_bytes) {
+                candidates.push(Candidate {
+                    segment: id,
+                    content,
+                    generation: segment.generation,
+                    live_bytes: segment.live_bytes.max(0) as u64,
+                });
+            }
+        }
+        candidates
+    }
+
+    /// Right behind the last log that takes records and whose end the tombstones of an empty one wait for, or 0.
+    fn open_logs_waited_for(&self) -> u64 {
+        let is_open = |id: SegmentId| matches!(self.segments[id.0 as usize].status, Status::Open(_));
+        let waited_for = self.empty.iter().filter_map(|&id| {
+            let lives = self.segments[id.0 as usize].shields?;
+            let logs = self.logs.range(lives.generations());
+            let open = logs.filter(|&(_, &log)| is_open(log));
+            open.map(|(generation, _)| *generation).max()
+        });
+        waited_for.max().map_or(0, |generation| generation + 1)
+    }
+
+    /// The round is over. Counts the victims in which nothing lives any more.
+    fn end_round(&mut self, plan: &CleanPlan, pinned: &[SegmentId]) -> u64 {
+        self.cleaning = false;
+        self.gain
+            .note_round(self.free() + self.retiring() + self.empty.len());
+        let mut emptied = 0;
+        for &id in &plan.victims {
+            let segment = &mut self.segments[id.0 as usize];
+            if matches!(segment.status, Status::Sealed(_)) && segment.live_bytes != 0 {
+                segment.left_bytes = Some(segment.live_bytes);
+                segment.is_pinned |= pinned.contains(&id);
+            } else {
+                emptied += 1;
+            }
+        }
+        emptied
+    }
+
+    /// Segments that could not be emptied may be by now.
+    fn retry(&mut self, now_ns: u64) {
+        if now_ns.saturating_sub(self.retried_ns) > RETRY_NS {
+            self.retried_ns = now_ns;
+            for segment in &mut self.segments {
+                segment.left_bytes = None;
+            }
+        }
     }
 
     fn account(&mut self, deltas: &[SpaceDelta]) {
@@ -281,10 +529,10 @@ impl SpaceTable {
         segment.status = Status::Free;
         self.logs.remove(&segment.generation);
         self.recycled.push_back(id);
-        if self.recycled.len() + self.fresh.len() > self.reserve {
-            return std::mem::take(&mut self.refused);
+        match self.free() > self.marks.moves {
+            true => std::mem::take(&mut self.refused),
+            false => BTreeSet::new(),
         }
-        BTreeSet::new()
     }
 }
 
@@ -293,6 +541,11 @@ impl<I: Machine> Core<I> {
     pub fn account_here(self: &Rc<Self>, segment: SegmentId, live_bytes: i64) {
         self.ledger.deltas.borrow_mut().entry(segment).or_default().0 += live_bytes;
         self.plan_flush();
+    }
+
+    /// Counts what a client's change wrote or ended: room may be made of it.
+    pub fn note_change(&self, bytes: u64) {
+        count(&self.ledger.changed_bytes, bytes);
     }
 
     /// Counts a tombstone (or poison) in a log, of records that the logs of `lives` may hold.
@@ -315,7 +568,11 @@ impl<I: Machine> Core<I> {
                 live_bytes,
                 shields,
             });
-            self.note(COORDINATOR, Note::Space(deltas.collect()));
+            let note = Note::Space {
+                deltas: deltas.collect(),
+                changed_bytes: self.ledger.changed_bytes.take(),
+            };
+            self.note(COORDINATOR, note);
         }
     }
 
@@ -345,7 +602,17 @@ impl<I: Machine> Core<I> {
 
     /// Coordinator: a segment for a core.
     pub fn allocate_segment(self: &Rc<Self>, content: Content, purpose: Purpose, to: ReplyTo) {
-        let allocated = self.space.borrow_mut().allocate(content, purpose);
+        let segment_bytes = self.segment_bytes();
+        let allocated = {
+            let mut table = self.space.borrow_mut();
+            let allocated = table.allocate(content, purpose, segment_bytes);
+            if allocated == Err(Lack::Refused(Refusal::Full)) {
+                table.retry(self.io.monotonic_ns());
+                table.allocate(content, purpose, segment_bytes)
+            } else {
+                allocated
+            }
+        };
         if allocated.is_err() {
             let core = match &to {
                 ReplyTo::Local(_) => self.io.core(),
@@ -354,12 +621,59 @@ impl<I: Machine> Core<I> {
             self.space.borrow_mut().refused.insert(core);
         }
         self.reply(to, Reply::Allocated(allocated));
+        self.consider_cleaning();
+    }
+
+    fn segment_bytes(&self) -> u64 {
+        u64::from(self.io.volume().segment_size_bytes)
+    }
+
+    /// Coordinator: has the cores clean, round after round, while room is short and there is some to gain. It is asked
+    /// whenever the table changes: nothing waits for a clock.
+    fn consider_cleaning(self: &Rc<Self>) {
+        let Some(mut plan) = self.space.borrow_mut().begin_round(self.segment_bytes()) else {
+            return;
+        };
+        let core = self.clone();
+        self.io.spawn(async move {
+            loop {
+                let replies = core.call_all(|| Request::Clean(plan.clone())).await;
+                let pinned = replies.into_iter().flat_map(|reply| match reply {
+                    Reply::Cleaned(pinned) => pinned,
+                    other => unreachable!("a round is answered by what it left, not {other:?}"),
+                });
+                let pinned: Vec<SegmentId> = pinned.collect();
+                let emptied = core.space.borrow_mut().end_round(&plan, &pinned);
+                count(&core.counters.segments_cleaned, emptied);
+                count(&core.counters.clean_rounds, 1);
+                core.free_empty();
+                let next = core.space.borrow_mut().begin_round(core.segment_bytes());
+                match next {
+                    Some(next) => plan = next,
+                    None => break,
+                }
+            }
+            // Whoever was told to wait asks again: there is room by now, or none to be had.
+            core.tell_refused();
+        });
+    }
+
+    fn tell_refused(self: &Rc<Self>) {
+        let tell = std::mem::take(&mut self.space.borrow_mut().refused);
+        for core in tell {
+            self.note(core, Note::SpaceFreed);
+        }
     }
 
     /// Coordinator: live bytes changed.
-    pub fn account(self: &Rc<Self>, deltas: &[SpaceDelta]) {
-        self.space.borrow_mut().account(deltas);
+    pub fn account(self: &Rc<Self>, deltas: &[SpaceDelta], changed_bytes: u64) {
+        {
+            let mut table = self.space.borrow_mut();
+            table.account(deltas);
+            table.gain.note_change(changed_bytes, self.segment_bytes());
+        }
         self.free_empty();
+        self.consider_cleaning();
     }
 
     /// Coordinator: a segment's life has nothing to come.
@@ -374,6 +688,7 @@ impl<I: Machine> Core<I> {
             table.note_if_empty(id);
         }
         self.free_empty();
+        self.consider_cleaning();
     }
 
     /// Coordinator: a core reads the segment no more.
@@ -399,6 +714,7 @@ impl<I: Machine> Core<I> {
                 warn!("weft: log segment {id} cannot be marked free: {error}; it is left out");
                 self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
                 self.space.borrow_mut().segments[id.0 as usize].status = Status::Unusable;
+                self.tell_refused();
             }
         }
     }
@@ -409,6 +725,11 @@ impl<I: Machine> Core<I> {
             self.note(core, Note::SpaceFreed);
         }
         self.free_empty();
+        self.consider_cleaning();
+        let more = self.space.borrow().can_make_room(self.segment_bytes());
+        if !more {
+            self.tell_refused();
+        }
     }
 
     fn free_empty(self: &Rc<Self>) {

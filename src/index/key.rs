@@ -116,6 +116,11 @@ pub fn is_upload(index_key: &[u8]) -> bool {
     index_key.first() == Some(&UPLOAD) && matches!(parse(index_key), Some(Named::Upload { .. }))
 }
 
+/// Whether an index key names an object.
+pub fn is_object(index_key: &[u8]) -> bool {
+    index_key.first() == Some(&OBJECT)
+}
+
 /// The object key inside the index key of an object, for keys without 0x00 (nearly all) without a copy.
 pub fn object_key(index_key: &[u8]) -> std::borrow::Cow<'_, [u8]> {
     let escaped = &index_key[TABLE_BYTES..index_key.len() - TERMINATOR.len()];

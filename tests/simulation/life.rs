@@ -6,13 +6,17 @@ use crate::check::implied_live_bytes;
 use crate::model::Model;
 use crate::workload::{Client, Engine, Shared, SimIo, Tally, Traits};
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use weft::engine::{Message, RecoverError, Recovered, SpaceUse};
 use weft::io::sim::{DiskImage, Faults, Options, Outcome, Rng, Stats, World};
-use weft::io::{CoreId, VolumeShape};
+use weft::io::{CoreId, SegmentId, VolumeShape};
 
 /// Steps in which a start, a check or the end of all calls must come.
 const STEPS_MAX: u64 = 20_000_000;
+
+/// With fewer a core has nowhere to put anything.
+const SEGMENTS_OF_A_CORE: u32 = 9;
 
 /// What a seed's disks do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,11 +67,11 @@ impl Life {
             4 | 5 => Weather::Harmless,
             _ => Weather::Failing,
         };
-        let small = rng.below(4) == 0;
-        let segments_max = if small {
-            rng.between(30, 50)
-        } else {
-            rng.between(60, 200)
+        // Most volumes are so small that little is free but for what the cleaner makes.
+        let segments_max = match rng.below(8) {
+            0..=4 => rng.between(16, 30),
+            5 | 6 => rng.between(30, 60),
+            _ => rng.between(60, 200),
         } as u32;
         let traits = Traits {
             keys: rng.between(2, 40),
@@ -102,7 +106,9 @@ impl Life {
     }
 
     fn world(&mut self, calm: bool) -> World<Message> {
-        let cores = self.rng.between(1, 4) as usize;
+        // Each core holds some segments ready, and each has its share of the reserve.
+        let cores_max = (self.shape.segments_max / SEGMENTS_OF_A_CORE).clamp(1, 4);
+        let cores = self.rng.between(1, u64::from(cores_max)) as usize;
         let mut options = Options::new(cores, self.shape);
         options.trace_events = self.trace_events;
         if !calm {
@@ -350,7 +356,17 @@ impl Life {
             space.live_bytes, implied,
             "live bytes as counted, and as they are: {space:?}"
         );
-        let open_max = 4 * engines.len();
+        let mut by_index: BTreeMap<SegmentId, i64> = BTreeMap::new();
+        for (segment, bytes) in engines.iter().flat_map(|engine| engine.live_bytes_implied()) {
+            *by_index.entry(segment).or_default() += bytes;
+        }
+        assert_eq!(
+            engines[0].live_bytes_counted(),
+            Some(by_index),
+            "live bytes of each segment as counted, and as the indexes say"
+        );
+        // A log and a data segment, one spare of each, and where moved data goes.
+        let open_max = 5 * engines.len();
         assert!(
             space.open <= open_max,
             "segments are open that nobody fills: {space:?}"
@@ -363,6 +379,13 @@ impl Life {
 
     fn check_counters(&self, running: &Running) {
         for engine in &running.shared.engines {
+            let counters = engine.counters();
+            let mut tally = self.tally.borrow_mut();
+            *tally.counts.entry("entries moved").or_default() += counters.entries_moved.get();
+            *tally.counts.entry("bytes moved").or_default() += counters.bytes_moved.get();
+            *tally.counts.entry("rounds of cleaning").or_default() += counters.clean_rounds.get();
+            *tally.counts.entry("segments cleaned").or_default() += counters.segments_cleaned.get();
+            *tally.counts.entry("bytes written").or_default() += counters.bytes_written.get();
             assert_eq!(
                 engine.counters().checksum_errors.get(),
                 0,

@@ -5,6 +5,7 @@
 //! say how long. Neither must be set: `cargo test` runs a few seconds from a fixed base.
 
 mod check;
+mod cleaning;
 mod content;
 mod damage;
 mod full;

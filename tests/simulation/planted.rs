@@ -2,6 +2,7 @@
 //!
 //! A fault that is not found is a hole in the simulation. Needs the feature `planted`.
 
+use crate::cleaning;
 use crate::damage::drill;
 use crate::try_seed;
 use crate::workload::Tally;
@@ -10,7 +11,7 @@ use std::rc::Rc;
 use weft::engine::planted::{Fault, plant};
 
 /// Each fault, and within how many seeds it must be found.
-const FAULTS: [(Fault, u64); 13] = [
+const FAULTS: [(Fault, u64); 16] = [
     (Fault::EarlyAck, 20),
     (Fault::EarlyIndex, 20),
     (Fault::LogUnsynced, 20),
@@ -24,6 +25,9 @@ const FAULTS: [(Fault, u64); 13] = [
     (Fault::ReplacedKept, 20),
     (Fault::EarlyRefusal, 400),
     (Fault::StaleCache, 40),
+    (Fault::MovedUnchecked, 200),
+    (Fault::MovedFreedEarly, 200),
+    (Fault::MovedUnsynced, 200),
 ];
 
 const SEED_BASE: u64 = 0x91a_0001;
@@ -48,6 +52,16 @@ fn a_watermark_that_batches_pass_is_found_by_damage() {
     plant(None);
     let (seeds, error) = found.expect("not found by 20 seeds");
     println!("planted WatermarkKept: found by seed {seeds} of 20: {error}");
+}
+
+/// Nor does this: nothing is damaged in a life.
+#[test]
+fn damage_that_is_moved_as_if_good_is_found() {
+    plant(Some(Fault::MovedDamage));
+    let found = (0..20).find_map(|seed| Some((seed + 1, cleaning::drill(seed).err()?)));
+    plant(None);
+    let (seeds, error) = found.expect("not found by 20 seeds");
+    println!("planted MovedDamage: found by seed {seeds} of 20: {error}");
 }
 
 #[test]
