@@ -8,6 +8,7 @@ use crate::engine::entry::{Bucket, ETag, Extent, Part, Summary, Upload};
 use crate::index::key::{BucketId, UploadId};
 use crate::index::{KeyPage, KeyWalk, Lives};
 use crate::io::SegmentId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What crosses the mesh.
@@ -84,6 +85,14 @@ pub enum Request {
         name: String,
         bucket: Bucket,
     },
+    /// At start: the buckets that this core's objects are in, and that it does not know.
+    BucketsWanted,
+    /// At start: objects are in this bucket, and its record is lost.
+    InstallLostBucket {
+        bucket: BucketId,
+    },
+    /// At start: some core met damage.
+    Damaged,
     /// Each core: refuse changes in this bucket from now on, and say whether it is empty.
     FreezeBucket {
         bucket: BucketId,
@@ -127,6 +136,7 @@ pub enum Reply {
     Empty(bool),
     Allocated(Result<Allocation, Refusal>),
     Surveyed(Survey),
+    BucketsWanted(BTreeSet<BucketId>),
 }
 
 /// An object as its owner knows it.
@@ -156,6 +166,10 @@ pub enum Note {
     Unmade { segment: SegmentId },
     /// To core 0: this segment was given, and cannot be written.
     Unusable { segment: SegmentId },
+    /// To core 0, at start: the sender met damage.
+    Damaged,
+    /// To core 0: this segment is there, if it was not before.
+    Made { segment: SegmentId },
     /// At start: the counters of the sender's changes.
     Versions(Versions),
     /// From core 0: there is room again.
@@ -343,6 +357,8 @@ pub enum Found {
     Free,
     /// Its header is damaged: nothing in it is reused.
     Unreadable,
+    /// It was made once, and is not there.
+    Missing,
 }
 
 /// Batches of this life of a segment are void from `offset` on.

@@ -222,6 +222,7 @@ impl<I: Machine> Core<I> {
             self.note(COORDINATOR, Note::Unmade { segment });
             return Err(if full { Refusal::Full } else { Refusal::DiskFailed });
         }
+        self.note(COORDINATOR, Note::Made { segment });
         if let Err(error) = self.write_header(&header).await {
             warn!("weft: segment {segment} cannot be made ready: {error}; it is left out");
             self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
