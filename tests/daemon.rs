@@ -287,6 +287,39 @@ fn a_capacity_that_the_disk_has_no_room_for_is_told_and_served() {
 }
 
 #[test]
+fn segment_files_that_are_gone_are_told_each_time() {
+    let scratch = Scratch::new();
+    let run = || {
+        let mut child = serve(&scratch, "127.0.0.1:0")
+            .args(["--cores", "1"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = BufReader::new(child.stdout.take().unwrap()).lines();
+        let listens = said
+            .map_while(Result::ok)
+            .any(|line| line.starts_with("listening on "));
+        child.kill().unwrap();
+        let warned = child.wait_with_output().unwrap().stderr;
+        assert!(listens);
+        String::from_utf8(warned).unwrap()
+    };
+    assert_eq!(run(), "");
+    // A restore that has brought back the last one, and not yet those before it.
+    let last = fs::File::create(scratch.0.join("data/segments/00000020.seg")).unwrap();
+    last.set_len(1 << 20).unwrap();
+    for _ in 0..2 {
+        let warned = run();
+        let told: Vec<&str> = warned.lines().filter(|line| line.contains("DAMAGE")).collect();
+        assert!(
+            told.len() == 1 && told[0].contains("segment files are missing"),
+            "{warned}"
+        );
+    }
+}
+
+#[test]
 fn a_second_daemon_is_refused_before_it_takes_the_port() {
     let daemon = Daemon::start();
     let mut second = weft();

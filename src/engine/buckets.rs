@@ -55,6 +55,9 @@ enum State {
     Open,
     /// Being deleted.
     Frozen,
+    /// Its record is lost, and its name with it: it shows what is in it, and takes no change. One that came might be
+    /// void as soon as the damage is mended, or be in the way of that.
+    Lost,
 }
 
 impl BucketTable {
@@ -96,7 +99,7 @@ impl BucketTable {
     pub fn accepts(&self, id: BucketId) -> Result<(), Refusal> {
         match self.state.get(&id) {
             None => Err(Refusal::NoSuchBucket),
-            Some(State::Frozen) => Err(Refusal::BucketBusy),
+            Some(State::Frozen | State::Lost) => Err(Refusal::BucketBusy),
             Some(State::Open) => Ok(()),
         }
     }
@@ -104,6 +107,23 @@ impl BucketTable {
     pub fn install(&mut self, name: String, bucket: Bucket) {
         self.state.insert(bucket.id, State::Open);
         self.by_name.insert(name, bucket);
+    }
+
+    /// A bucket that objects are in, and whose record is lost. If its name is taken they are kept unseen.
+    pub fn install_lost(&mut self, id: BucketId) {
+        self.state.insert(id, State::Lost);
+        let bucket = Bucket {
+            id,
+            created_ms: 0,
+            location: String::new(),
+        };
+        self.by_name
+            .entry(format!("{LOST_BUCKET_PREFIX}{:016x}", id.0))
+            .or_insert(bucket);
+    }
+
+    pub fn is_lost(&self, id: BucketId) -> bool {
+        self.state.get(&id) == Some(&State::Lost)
     }
 
     pub fn thaw(&mut self, id: BucketId) {
@@ -126,6 +146,9 @@ impl BucketTable {
     }
 }
 
+/// What the names of buckets begin with that stand for lost ones; their id follows.
+pub const LOST_BUCKET_PREFIX: &str = "lost-";
+
 impl<I: Machine> Core<I> {
     /// Coordinator: makes a bucket true everywhere.
     pub async fn create_bucket_everywhere(
@@ -134,6 +157,9 @@ impl<I: Machine> Core<I> {
         location: String,
     ) -> Result<Bucket, Refusal> {
         let _turn = self.bucket_changes.lock().await;
+        if self.buckets.borrow().get(&name).is_some() {
+            return Err(Refusal::BucketExists);
+        }
         if self.buckets.borrow().is_full_for(&name) {
             return Err(Refusal::TooManyBuckets);
         }
@@ -164,6 +190,9 @@ impl<I: Machine> Core<I> {
             .get(&name)
             .cloned()
             .ok_or(Refusal::NoSuchBucket)?;
+        if self.buckets.borrow().is_lost(bucket.id) {
+            return Err(Refusal::BucketBusy);
+        }
         let replies = self
             .call_all(|| Request::FreezeBucket { bucket: bucket.id })
             .await;
@@ -200,6 +229,10 @@ impl<I: Machine> Core<I> {
     pub async fn freeze_bucket(self: &Rc<Self>, bucket: BucketId) -> bool {
         self.buckets.borrow_mut().freeze(bucket);
         self.commits_settled().await;
+        // An object of a failed batch may be there at the next start, when its bucket would be gone.
+        if self.commits.is_unsettled() && !self.failed_change_is_void().await {
+            return false;
+        }
         let prefix = key::object_prefix(bucket, b"");
         let index = self.index.borrow();
         index.prefixed(&prefix).next().is_none()

@@ -308,6 +308,15 @@ impl<I: Machine> Core<I> {
                 self.buckets.borrow_mut().install(name, bucket);
                 self.reply(to, Reply::Done);
             }
+            Request::BucketsWanted => self.reply(to, Reply::BucketsWanted(self.buckets_wanted())),
+            Request::InstallLostBucket { bucket } => {
+                self.buckets.borrow_mut().install_lost(bucket);
+                self.reply(to, Reply::Done);
+            }
+            Request::Damaged => {
+                self.note_damage();
+                self.reply(to, Reply::Done);
+            }
             Request::FreezeBucket { bucket } => self.in_task(to, async move |core| {
                 Reply::Empty(core.freeze_bucket(bucket).await)
             }),
@@ -348,7 +357,9 @@ impl<I: Machine> Core<I> {
                 }
             }
             Note::Retired { segment } => self.segment_retired(segment, from),
-            Note::Unmade { segment } => self.space.borrow_mut().unmade(segment, from),
+            Note::Damaged => self.note_damage(),
+            Note::Made { segment } => self.segment_made(segment),
+            Note::Unmade { segment } => self.segment_unmade(segment, from),
             Note::Unusable { segment } => self.space.borrow_mut().unusable(segment),
             Note::Versions(versions) => self.set_versions(from, versions),
             Note::SpaceFreed => self.space_freed(),

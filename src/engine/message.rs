@@ -9,6 +9,7 @@ use crate::engine::victims::Shortage;
 use crate::index::key::{BucketId, UploadId};
 use crate::index::{KeyPage, KeyWalk, Lives, UploadWalk};
 use crate::io::SegmentId;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What crosses the mesh.
@@ -89,6 +90,14 @@ pub enum Request {
         name: String,
         bucket: Bucket,
     },
+    /// At start: the buckets that this core's objects are in, and that it does not know.
+    BucketsWanted,
+    /// At start: objects are in this bucket, and its record is lost.
+    InstallLostBucket {
+        bucket: BucketId,
+    },
+    /// At start: some core met damage.
+    Damaged,
     /// Each core: refuse changes in this bucket from now on, and say whether it is empty.
     FreezeBucket {
         bucket: BucketId,
@@ -136,6 +145,7 @@ pub enum Reply {
     Surveyed(Survey),
     /// Victims that hold what cannot be moved, ever.
     Cleaned(Vec<SegmentId>),
+    BucketsWanted(BTreeSet<BucketId>),
 }
 
 /// An object as its owner knows it.
@@ -168,6 +178,10 @@ pub enum Note {
     Unmade { segment: SegmentId },
     /// To core 0: this segment was given, and cannot be written.
     Unusable { segment: SegmentId },
+    /// To core 0, at start: the sender met damage.
+    Damaged,
+    /// To core 0: this segment is there, if it was not before.
+    Made { segment: SegmentId },
     /// At start: the counters of the sender's changes.
     Versions(Versions),
     /// From core 0: there is room again, or whoever was told to wait for it should ask again.
@@ -367,6 +381,8 @@ pub enum Found {
     Free,
     /// Its header is damaged: nothing in it is reused.
     Unreadable,
+    /// It was made once, and is not there.
+    Missing,
 }
 
 /// Batches of this life of a segment are void from `offset` on.

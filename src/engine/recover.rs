@@ -8,21 +8,29 @@
 //!    buckets that are gone and parts of uploads that are, and accounts for what is left.
 //!
 //! A torn tail ends a log. Damage in the middle is an alarm, and what follows it is kept.
+//!
+//! Invariant: a start that met damage knows only a part of what was stored, so it drops nothing for want of what names
+//! it, and nothing that was on the volume before is freed in its run. Objects whose bucket's record is lost are in a
+//! bucket that says so, and takes no change. All of it comes from what lies on the disk: the next start finds the same.
 
 use crate::engine::Machine;
 use crate::engine::apply::extents_of;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::entry::{Bucket, Object, Part, Upload};
-use crate::engine::message::{Found, FoundSegment, PoisonedTail, RecoveredChange, Reply, Request, Survey};
+use crate::engine::message::{
+    Found, FoundSegment, Note, PoisonedTail, RecoveredChange, Reply, Request, Survey,
+};
 use crate::engine::planted::{Fault, planted};
-use crate::index::key::{self, Named};
+use crate::engine::space::Before;
+use crate::index::key::{self, BucketId, Named};
 use crate::index::{Entry, Lives};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
 use crate::log::{
     BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, RecordRef,
     ScanStep, SegmentHeader, SegmentKind, WATERMARK_OFFSET, change_length, decode_watermark,
+    is_of_an_empty_log,
 };
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
 
@@ -30,6 +38,8 @@ use std::rc::Rc;
 const SCAN_BYTES: u32 = 1 << 20;
 /// How often what makes a log's end durable is begun, when the disk fails.
 const SETTLE_ATTEMPTS: usize = 3;
+/// Missing segments that are named one by one.
+const MISSING_TOLD_MAX: usize = 8;
 /// Bytes of changes that go to another core in one message.
 const RECOVERED_BYTES_MAX: usize = 256 * 1024;
 
@@ -45,6 +55,46 @@ pub struct Recovered {
     pub batches_damaged: u64,
     /// Segments whose header is damaged.
     pub segments_unreadable: u64,
+    /// Segments that an earlier run made, and that are not there.
+    pub segments_missing: u64,
+    /// Extents of what was recovered that lie in segments that are not there.
+    pub extents_missing: u64,
+    /// Buckets whose record is lost, and the objects in them.
+    pub buckets_lost: u64,
+    pub objects_of_lost_buckets: u64,
+    /// What is kept and not served: uploads and parts whose bucket or upload is not known, values that cannot be read.
+    pub orphans: u64,
+}
+
+impl Recovered {
+    /// Adds what another core found.
+    pub fn add(&mut self, share: &Recovered) {
+        for (sum, share) in [
+            (&mut self.objects, share.objects),
+            (&mut self.uploads, share.uploads),
+            (&mut self.buckets, share.buckets),
+            (&mut self.records, share.records),
+            (&mut self.batches_damaged, share.batches_damaged),
+            (&mut self.segments_unreadable, share.segments_unreadable),
+            (&mut self.segments_missing, share.segments_missing),
+            (&mut self.extents_missing, share.extents_missing),
+            (&mut self.buckets_lost, share.buckets_lost),
+            (&mut self.objects_of_lost_buckets, share.objects_of_lost_buckets),
+            (&mut self.orphans, share.orphans),
+        ] {
+            *sum += share;
+        }
+    }
+
+    /// Whether something that was stored may not be among what was found.
+    pub fn is_damaged(&self) -> bool {
+        let damage = self.batches_damaged
+            + self.segments_unreadable
+            + self.segments_missing
+            + self.extents_missing
+            + self.buckets_lost;
+        damage > 0
+    }
 }
 
 /// Why a volume cannot be opened.
@@ -98,6 +148,10 @@ impl std::error::Error for RecoverError {}
 pub struct Assembly {
     /// Of keys that this core owns: the change with the highest sequence.
     changes: BTreeMap<Vec<u8>, RecoveredChange>,
+    /// Segments that are there.
+    segments: BTreeSet<SegmentId>,
+    /// Some core met damage.
+    damaged: bool,
     /// Coordinator: surveys that have arrived, and who waits for all of them.
     survey: Survey,
     surveyors: Vec<ReplyTo>,
@@ -118,20 +172,27 @@ impl<I: Machine> Core<I> {
         let Reply::Surveyed(survey) = self.call(COORDINATOR, Request::Survey(surveyed.survey)).await else {
             unreachable!("a survey is answered by one")
         };
+        self.note_segments(&survey, &mut recovered);
         self.settle_freed(&surveyed.freed, survey.newest_epoch).await?;
         for log in &logs {
             self.scan(log, &survey.poisoned, &mut recovered).await?;
         }
+        self.tell_damage(&recovered);
         self.barrier(STAGE_SCANNED).await;
         if self.is_coordinator() {
             self.install_recovered_buckets(&mut recovered).await;
+            if self.assembly.borrow().damaged {
+                self.call_all(|| Request::Damaged).await;
+            }
         }
         self.barrier(STAGE_BUCKETS).await;
         self.adopt(&mut recovered);
         self.flush_ledger();
+        self.tell_damage(&recovered);
         self.barrier(STAGE_ACCOUNTED).await;
         if self.is_coordinator() {
-            self.open_space();
+            let damaged = self.assembly.borrow().damaged;
+            self.open_space(if damaged { Before::Kept } else { Before::Reused });
         }
         Ok(recovered)
     }
@@ -157,7 +218,9 @@ impl<I: Machine> Core<I> {
                     };
                     (Some(header), content, header.generation)
                 }
-                Err(HeaderError::NotWritten) => (None, Found::Free, 0),
+                Err(HeaderError::NotWritten) if self.is_untouched(segment, &bytes).await? => {
+                    (None, Found::Free, 0)
+                }
                 Err(HeaderError::NewerVersion(version)) => {
                     return Err(RecoverError::Newer { segment, version });
                 }
@@ -203,6 +266,58 @@ impl<I: Machine> Core<I> {
             Ok(header)
         });
         Ok((bytes, header))
+    }
+
+    /// Whether a segment without a header never held anything: a file reads as zeros until it is written. A crash
+    /// while it was made ready may leave the watermark of a log that is still empty.
+    async fn is_untouched(&self, segment: SegmentId, front: &[u8]) -> Result<bool, RecoverError> {
+        let is_zero = |bytes: &[u8]| bytes.iter().all(|&byte| byte == 0);
+        let (header, watermark) = front.split_at(WATERMARK_OFFSET as usize);
+        let is_blank = is_zero(watermark) || is_of_an_empty_log(watermark, &self.io.volume_id(), segment.0);
+        if !is_zero(header) || !is_blank {
+            return Ok(false);
+        }
+        let size = self.io.volume().segment_size_bytes;
+        let mut at = LOG_START;
+        while at < size {
+            let length = (size - at).min(SCAN_BYTES);
+            if !is_zero(&self.read_window(segment, at, length).await?) {
+                return Ok(false);
+            }
+            at += length;
+        }
+        Ok(true)
+    }
+
+    /// Which segments are there, and on the coordinator how many are not.
+    fn note_segments(&self, survey: &Survey, recovered: &mut Recovered) {
+        let is_missing = |found: &&FoundSegment| found.content == Found::Missing;
+        let missing: Vec<SegmentId> = survey
+            .segments
+            .iter()
+            .filter(is_missing)
+            .map(|found| found.segment)
+            .collect();
+        if self.is_coordinator() {
+            for segment in missing.iter().take(MISSING_TOLD_MAX) {
+                warn!("weft: the file of segment {segment} is missing");
+            }
+            recovered.segments_missing += missing.len() as u64;
+        }
+        let there = survey.segments.iter().filter(|found| !is_missing(found));
+        self.assembly.borrow_mut().segments = there.map(|found| found.segment).collect();
+    }
+
+    /// Before a barrier: behind it, every core's damage is known to the coordinator.
+    fn tell_damage(self: &Rc<Self>, recovered: &Recovered) {
+        if recovered.is_damaged() {
+            self.note(COORDINATOR, Note::Damaged);
+        }
+    }
+
+    /// Some core met damage.
+    pub fn note_damage(&self) {
+        self.assembly.borrow_mut().damaged = true;
     }
 
     /// The poison records at the front of a log's first batch.
@@ -390,10 +505,13 @@ impl<I: Machine> Core<I> {
                     to,
                     batches_lost,
                 } => {
-                    warn!(
-                        "weft: log segment {segment}: bytes {from} to {to} are damaged: at least {batches_lost} \
-                         batches of acknowledged changes are gone; what follows is kept"
-                    );
+                    // Whoever looks for poison is followed by a scan, which comes by here again.
+                    if !scan.first_batch_only {
+                        warn!(
+                            "weft: log segment {segment}: bytes {from} to {to} are damaged: at least {batches_lost} \
+                             batches of acknowledged changes are gone; what follows is kept"
+                        );
+                    }
                     scan.batches_damaged += u64::from(batches_lost);
                 }
                 ScanStep::End {
@@ -487,20 +605,76 @@ impl<I: Machine> Core<I> {
             })
             .await;
         }
+        self.install_lost_buckets(recovered).await;
+    }
+
+    /// A bucket is deleted only when it is empty, and no object comes before its bucket: one that has none lost it to
+    /// damage, also if nothing else shows it. It is in a bucket of that name from here on, so that it can be read.
+    async fn install_lost_buckets(self: &Rc<Self>, recovered: &mut Recovered) {
+        let replies = self.call_all(|| Request::BucketsWanted).await;
+        let lost: BTreeSet<BucketId> = replies
+            .into_iter()
+            .flat_map(|reply| match reply {
+                Reply::BucketsWanted(wanted) => wanted,
+                other => unreachable!("wanted buckets are answered by them, not {other:?}"),
+            })
+            .collect();
+        for &bucket in &lost {
+            self.call_all(|| Request::InstallLostBucket { bucket }).await;
+        }
+        recovered.buckets_lost = lost.len() as u64;
+        if !lost.is_empty() {
+            self.note_damage();
+        }
+    }
+
+    /// Buckets that objects of this core are in, and that nobody knows.
+    pub fn buckets_wanted(&self) -> BTreeSet<BucketId> {
+        let buckets = self.buckets.borrow();
+        let assembly = self.assembly.borrow();
+        let there = assembly
+            .changes
+            .iter()
+            .filter(|(_, change)| change.value.is_some());
+        there
+            .filter_map(|(index_key, _)| match key::parse(index_key)? {
+                Named::Object { bucket, .. } => Some(bucket),
+                Named::Upload { .. } | Named::Part { .. } | Named::Bucket { .. } => None,
+            })
+            .filter(|bucket| !buckets.contains(*bucket))
+            .collect()
     }
 
     /// Makes what was recovered the index, without what is gone.
     fn adopt(self: &Rc<Self>, recovered: &mut Recovered) {
         let changes = std::mem::take(&mut self.assembly.borrow_mut().changes);
+        let damaged = self.assembly.borrow().damaged;
+        // The last upload that is known to have ended: its parts come right behind it.
+        let mut ended_upload = Vec::new();
         for (index_key, change) in changes {
             let Some(value) = change.value else {
                 self.account_tombstone(change.home_segment, change.lives);
+                if key::is_upload(&index_key) {
+                    ended_upload = index_key;
+                }
                 continue;
             };
-            if !self.is_sound(&index_key, &value, recovered) {
-                continue;
+            match self.judge(&index_key, &value, recovered) {
+                Verdict::Sound => {}
+                Verdict::Unreadable => {
+                    recovered.orphans += 1;
+                    self.note(COORDINATOR, Note::Damaged);
+                    continue;
+                }
+                Verdict::Orphan => {
+                    let has_ended = !ended_upload.is_empty() && index_key.starts_with(&ended_upload);
+                    if !damaged || has_ended {
+                        continue;
+                    }
+                    // Nobody asks for it, and what it refers to stays in place.
+                    recovered.orphans += 1;
+                }
             }
-            // Parts sort right behind their upload, so it was adopted before them if it is still there.
             let entry = Entry {
                 sequence: change.sequence,
                 home_segment: change.home_segment.0,
@@ -510,49 +684,50 @@ impl<I: Machine> Core<I> {
             };
             self.account_here(change.home_segment, i64::from(change.home_bytes));
             for extent in extents_of(&index_key, &entry.value) {
+                if !self.assembly.borrow().segments.contains(&extent.segment) {
+                    recovered.extents_missing += 1;
+                }
                 self.account_here(extent.segment, i64::from(extent.disk_bytes()));
             }
             self.index.borrow_mut().put(&index_key, entry);
         }
     }
 
-    /// Whether an entry's bucket and upload exist, and its value can be read.
-    fn is_sound(&self, index_key: &[u8], value: &[u8], recovered: &mut Recovered) -> bool {
+    /// Whether an entry's value can be read, and its bucket and upload exist.
+    fn judge(&self, index_key: &[u8], value: &[u8], recovered: &mut Recovered) -> Verdict {
         let buckets = self.buckets.borrow();
-        let readable = match key::parse(index_key).expect("checked when it was sent") {
+        let mut is_orphan = false;
+        let is_readable = match key::parse(index_key).expect("checked when it was sent") {
             Named::Object { bucket, .. } => {
-                if !buckets.contains(bucket) {
-                    return false;
-                }
-                recovered.objects += 1;
+                recovered.objects += u64::from(buckets.contains(bucket));
+                recovered.objects_of_lost_buckets += u64::from(buckets.is_lost(bucket));
+                is_orphan = !buckets.contains(bucket);
                 Object::decode(value).is_some_and(|object| self.are_within_volume(&object.extents))
             }
             Named::Upload { bucket, .. } => {
-                if !buckets.contains(bucket) {
-                    return false;
-                }
-                recovered.uploads += 1;
+                recovered.uploads += u64::from(buckets.contains(bucket));
+                is_orphan = !buckets.contains(bucket);
                 Upload::decode(value).is_some()
             }
             Named::Part {
                 bucket, key, upload, ..
             } => {
-                if self
-                    .index
-                    .borrow()
-                    .get(&key::upload(bucket, &key, upload))
-                    .is_none()
-                {
-                    return false;
-                }
+                let index = self.index.borrow();
+                // Parts sort right behind their upload, so it was adopted before them if it is still there.
+                is_orphan = index.get(&key::upload(bucket, &key, upload)).is_none();
                 Part::decode(value).is_some_and(|part| self.are_within_volume(&part.extents))
             }
             Named::Bucket { .. } => Bucket::decode(value).is_some(),
         };
-        if !readable {
+        if !is_readable {
             warn!("weft: a record holds a value that this release cannot read; its key is left out");
+            return Verdict::Unreadable;
         }
-        readable
+        if is_orphan {
+            Verdict::Orphan
+        } else {
+            Verdict::Sound
+        }
     }
 
     fn are_within_volume(&self, extents: &[crate::engine::entry::Extent]) -> bool {
@@ -618,11 +793,38 @@ impl<I: Machine> Core<I> {
                 std::mem::take(&mut assembly.surveyors),
             )
         };
+        let all = Survey {
+            segments: with_missing(all.segments, self.io.segments_known()),
+            ..all
+        };
         self.space.borrow_mut().survey(&all);
         for to in surveyors {
             self.reply(to, Reply::Surveyed(all.clone()));
         }
     }
+}
+
+/// Adds those that are not there. Segments are made in order of their number, each when the one before it is there, so
+/// one that is missing among them was there once; and so were the first `known`.
+fn with_missing(mut segments: Vec<FoundSegment>, known: u32) -> Vec<FoundSegment> {
+    let there: BTreeSet<SegmentId> = segments.iter().map(|found| found.segment).collect();
+    let made = there.last().map_or(0, |last| last.0 + 1).max(known);
+    let missing = (0..made).map(SegmentId).filter(|id| !there.contains(id));
+    segments.extend(missing.map(|segment| FoundSegment {
+        segment,
+        generation: 0,
+        content: Found::Missing,
+    }));
+    segments
+}
+
+/// What an entry of the log is to the index.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    Sound,
+    /// Its bucket or upload is not known.
+    Orphan,
+    Unreadable,
 }
 
 #[derive(Default)]

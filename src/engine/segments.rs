@@ -366,6 +366,7 @@ impl<I: Machine> Core<I> {
                 Refusal::DiskFailed
             }));
         }
+        self.note(COORDINATOR, Note::Made { segment });
         if let Err(error) = self.write_header(&header).await {
             warn!("weft: segment {segment} cannot be made ready: {error}; it is left out");
             self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);

@@ -30,6 +30,8 @@ pub struct Ledger {
     flush_planned: Cell<bool>,
 }
 
+/// Generations that a start skips when it cannot know all that there were.
+const GENERATIONS_SKIPPED: u64 = 1 << 16;
 /// How long a change of live bytes may wait for company.
 const LEDGER_DELAY: Duration = Duration::from_millis(20);
 
@@ -59,6 +61,20 @@ pub struct SpaceTable {
     retried_ns: u64,
     /// False until recovery has accounted for everything.
     open: bool,
+    /// The one that is being made: the next comes when it is there, so that none is ever missing in between.
+    making: Option<SegmentId>,
+    /// Who waits for that.
+    waiting: VecDeque<(Content, Purpose, ReplyTo)>,
+    /// Lives that began before this generation are not ended.
+    kept_before: u64,
+}
+
+/// What becomes of what was on the volume before this run, once nothing refers to it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Before {
+    Reused,
+    /// Some of what refers to it may be lost.
+    Kept,
 }
 
 /// How many free segments are kept back for what.
@@ -202,6 +218,9 @@ impl SpaceTable {
             sealed_before: 0,
             retried_ns: 0,
             open: false,
+            making: None,
+            waiting: VecDeque::new(),
+            kept_before: 0,
         }
     }
 
@@ -211,21 +230,23 @@ impl SpaceTable {
             let Some(segment) = self.segments.get_mut(found.segment.0 as usize) else {
                 continue;
             };
-            self.fresh.retain(|&fresh| fresh != found.segment);
             self.next_generation = self.next_generation.max(found.generation + 1);
             segment.generation = found.generation;
             segment.status = match found.content {
                 Found::Log => Status::Sealed(Content::Log),
                 Found::Data => Status::Sealed(Content::Data),
                 Found::Free => Status::Free,
-                Found::Unreadable => Status::Unusable,
+                // It may come back: whatever was made in its place would be overwritten.
+                Found::Unreadable | Found::Missing => Status::Unusable,
             };
             match found.content {
                 Found::Log => drop(self.logs.insert(found.generation, found.segment)),
                 Found::Free => self.recycled.push_back(found.segment),
-                Found::Data | Found::Unreadable => {}
+                Found::Data | Found::Unreadable | Found::Missing => {}
             }
         }
+        let known: BTreeSet<SegmentId> = survey.segments.iter().map(|found| found.segment).collect();
+        self.fresh.retain(|fresh| !known.contains(fresh));
     }
 
     pub fn usage(&self) -> SpaceUse {
@@ -271,11 +292,14 @@ impl SpaceTable {
                 false => Lack::Refused(Refusal::Full),
             });
         }
-        let id = self
-            .recycled
-            .pop_front()
-            .or_else(|| self.fresh.pop_front())
-            .expect("one is free");
+        let id = match self.recycled.pop_front() {
+            Some(id) => id,
+            None => {
+                let id = self.fresh.pop_front().expect("one is free");
+                self.making = Some(id);
+                id
+            }
+        };
         let generation = self.next_generation;
         self.next_generation += 1;
         let status = Status::Open(content);
@@ -452,6 +476,22 @@ impl SpaceTable {
         self.fresh.retain(&mut is_free);
     }
 
+    /// Keeps all that was there before this run as it is. What cannot be read may have had the greatest generation.
+    fn keep_what_was_there(&mut self) {
+        self.recycled.clear();
+        self.next_generation += GENERATIONS_SKIPPED;
+        self.kept_before = self.next_generation;
+        // Nor is anything moved out of it: that would give no room.
+        for segment in &mut self.segments {
+            segment.is_pinned = true;
+        }
+    }
+
+    /// Whether the next segment has to be made, while another one is.
+    fn must_wait(&self) -> bool {
+        self.making.is_some() && self.recycled.is_empty() && !self.fresh.is_empty()
+    }
+
     fn note_if_empty(&mut self, id: SegmentId) {
         let segment = &self.segments[id.0 as usize];
         // Before recovery has accounted for everything, nothing live only means that not all was told.
@@ -470,6 +510,7 @@ impl SpaceTable {
             .empty
             .iter()
             .copied()
+            .filter(|&id| self.segments[id.0 as usize].generation >= self.kept_before)
             .filter(|&id| !self.shields(id) || planted(Fault::TombstoneFreedEarly))
             .collect();
         for &id in &ready {
@@ -514,7 +555,10 @@ impl SpaceTable {
     /// A segment that was given could not be made: it is as free as before, and its core waits for room.
     pub fn unmade(&mut self, id: SegmentId, core: CoreId) {
         self.take_back(id, Status::Free);
-        self.fresh.push_back(id);
+        match self.making == Some(id) {
+            true => self.fresh.push_front(id),
+            false => self.recycled.push_back(id),
+        }
         self.refused.insert(core);
     }
 
@@ -589,10 +633,13 @@ impl<I: Machine> Core<I> {
     }
 
     /// Coordinator: recovery has accounted for everything; segments may be reused.
-    pub fn open_space(self: &Rc<Self>) {
+    pub fn open_space(self: &Rc<Self>, before: Before) {
         let mut table = self.space.borrow_mut();
         table.open = true;
         table.hold_back_what_is_referred_to();
+        if before == Before::Kept {
+            table.keep_what_was_there();
+        }
         for id in 0..table.segments.len() as u32 {
             table.note_if_empty(SegmentId(id));
         }
@@ -602,6 +649,10 @@ impl<I: Machine> Core<I> {
 
     /// Coordinator: a segment for a core.
     pub fn allocate_segment(self: &Rc<Self>, content: Content, purpose: Purpose, to: ReplyTo) {
+        if self.space.borrow().must_wait() {
+            let mut table = self.space.borrow_mut();
+            return table.waiting.push_back((content, purpose, to));
+        }
         let segment_bytes = self.segment_bytes();
         let allocated = {
             let mut table = self.space.borrow_mut();
@@ -663,6 +714,27 @@ impl<I: Machine> Core<I> {
         for core in tell {
             self.note(core, Note::SpaceFreed);
         }
+    }
+
+    /// Coordinator: a segment that was given is there.
+    pub fn segment_made(self: &Rc<Self>, id: SegmentId) {
+        let waiting = {
+            let mut table = self.space.borrow_mut();
+            if table.making != Some(id) {
+                return;
+            }
+            table.making = None;
+            std::mem::take(&mut table.waiting)
+        };
+        for (content, purpose, to) in waiting {
+            self.allocate_segment(content, purpose, to);
+        }
+    }
+
+    /// Coordinator: a segment that was given could not be made.
+    pub fn segment_unmade(self: &Rc<Self>, id: SegmentId, core: CoreId) {
+        self.space.borrow_mut().unmade(id, core);
+        self.segment_made(id);
     }
 
     /// Coordinator: live bytes changed.

@@ -80,12 +80,14 @@ pub trait Io: Clone + 'static {
     fn volume_id(&self) -> [u8; 16];
     /// The boot epoch: persisted, and raised by one before any core of this run started.
     fn boot_epoch(&self) -> u32;
+    /// Segments that an earlier run made: at least the first so many.
+    fn segments_known(&self) -> u32;
     /// A buffer of `length_bytes` (a multiple of [`DISK_ALIGN_BYTES`]).
     fn buffer(&self, length_bytes: usize) -> Self::WriteBuf;
     /// The segments that exist, in any order.
     fn segments(&self) -> impl Future<Output = io::Result<Vec<SegmentId>>>;
-    /// Makes segment `id` exist at its full size. One made before is left as it is. What an
-    /// allocated segment's unwritten bytes read as is undefined; that it exists is durable when this returns.
+    /// Makes segment `id` exist at its full size, reading as zeros. One made before is left as it is. That it exists is
+    /// durable when this returns.
     fn allocate(&self, id: SegmentId) -> impl Future<Output = io::Result<()>>;
     /// This core writes no more to segment `id`: when this returns, nothing that the machine does by itself
     /// lands there either, and another core may write.

@@ -25,7 +25,8 @@ pub use record::{
 pub use scanner::{LogEnd, LogScanner, ScanStep};
 pub use segment::{HeaderError, SegmentHeader, SegmentKind, VolumeId};
 pub use watermark::{
-    LOG_START, WATERMARK_BYTES, WATERMARK_OFFSET, decode_watermark, encode_watermark, watermark_past,
+    LOG_START, WATERMARK_BYTES, WATERMARK_OFFSET, decode_watermark, encode_watermark, is_of_an_empty_log,
+    watermark_past,
 };
 
 use crate::limits::{KEY_BYTES_MAX, SEGMENT_HEADER_BYTES};

@@ -67,6 +67,19 @@ pub fn decode_watermark(bytes: &[u8], segment: &SegmentHeader) -> Option<u32> {
     (is_whole && is_of_this_life && is_known).then_some(watermark)
 }
 
+/// Whether a block is the watermark of a life of this segment that held nothing yet.
+pub fn is_of_an_empty_log(block: &[u8], volume_id: &VolumeId, segment: u32) -> bool {
+    let Some(fields) = block.first_chunk::<FIELDS_BYTES>() else {
+        return false;
+    };
+    field(fields, AT_MAGIC) == MAGIC
+        && crc32fast::hash(&fields[..AT_CRC32]) == u32::from_le_bytes(field(fields, AT_CRC32))
+        && field(fields, AT_VOLUME_ID) == *volume_id
+        && u32::from_le_bytes(field(fields, AT_SEGMENT)) == segment
+        && u32::from_le_bytes(field(fields, AT_WATERMARK)) == LOG_START
+        && block[FIELDS_BYTES..].iter().all(|&byte| byte == 0)
+}
+
 /// Where the watermark goes when a batch will end at `end`, which the one before does not reach.
 pub fn watermark_past(end: u32, segment_size_bytes: u32) -> u32 {
     let step = (segment_size_bytes / STEPS_MIN).min(WATERMARK_STEP_BYTES_MAX);

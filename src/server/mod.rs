@@ -90,7 +90,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let mut running = 0;
     // A core that is told to stop before its engine has started ends its half of the channel unsaid.
     for start in started.iter().take(cpus.len()) {
-        add(&mut sum, start.map_err(ServeError::Recover)?);
+        sum.add(&start.map_err(ServeError::Recover)?);
         running += 1;
     }
     if running == cpus.len() {
@@ -223,15 +223,6 @@ fn boot_seed(volume: &Volume) -> u64 {
     let mut id = [0; 8];
     id.copy_from_slice(&volume.id()[..8]);
     u64::from_le_bytes(id) ^ u64::from(volume.boot_epoch()).rotate_right(24)
-}
-
-fn add(sum: &mut Recovered, share: Recovered) {
-    sum.objects += share.objects;
-    sum.uploads += share.uploads;
-    sum.buckets += share.buckets;
-    sum.records += share.records;
-    sum.batches_damaged += share.batches_damaged;
-    sum.segments_unreadable += share.segments_unreadable;
 }
 
 impl ServeError {

@@ -64,8 +64,7 @@ impl Report {
             uploads,
             buckets,
             records,
-            batches_damaged,
-            segments_unreadable,
+            ..
         } = *recovered;
         say(format_args!("  volume     {}", self.volume));
         say(format_args!("  cores      {}", self.cores));
@@ -79,10 +78,8 @@ impl Report {
         if let Some(domain) = &self.domain {
             say(format_args!("  domain     also BUCKET.{domain}"));
         }
-        if batches_damaged > 0 || segments_unreadable > 0 {
-            warn(format_args!(
-                "DAMAGE: {batches_damaged} batches of the log and {segments_unreadable} segments cannot be read; what they held may be lost, the rest is served: keep a copy of the directory"
-            ));
+        if recovered.is_damaged() || recovered.orphans > 0 {
+            warn(format_args!("DAMAGE: {}", Damage(recovered)));
         }
         let addresses: Vec<String> = self
             .addresses
@@ -119,6 +116,40 @@ impl fmt::Display for Size {
             0 => write!(f, "{whole} {unit}"),
             tenths => write!(f, "{whole}.{tenths} {unit}"),
         }
+    }
+}
+
+/// What a start could not find, what was made of it, and what to do.
+struct Damage<'a>(&'a Recovered);
+
+impl fmt::Display for Damage<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let found = self.0;
+        let counts = [
+            (found.batches_damaged, "batches of the log cannot be read"),
+            (found.segments_unreadable, "segments cannot be read"),
+            (found.segments_missing, "segment files are missing"),
+            (
+                found.extents_missing,
+                "extents of objects lie in missing segments",
+            ),
+            (
+                found.buckets_lost,
+                "buckets have lost their record and are called lost-ID",
+            ),
+            (
+                found.objects_of_lost_buckets,
+                "objects are in those, to be read only",
+            ),
+            (found.orphans, "uploads, parts or values are kept, but not served"),
+        ];
+        for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
+            write!(f, "{count} {what}; ")?;
+        }
+        f.write_str(
+            "what else was there is served, and nothing of it is freed or overwritten in this run: keep a copy of the \
+             directory, then bring back what is missing and start again, or copy what is served to a new volume",
+        )
     }
 }
 

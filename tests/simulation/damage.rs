@@ -1,16 +1,21 @@
 //! What a start makes of damage in a log, and of a disk that fails once.
 //!
-//! Damage in the middle of a log is told, and of all that was acknowledged only what lay in it is missing. Each seed stores objects until logs have passed their watermarks several times, ends, loses one batch that is
-//! neither a log's last nor the bucket's, and starts again with another number of cores. What tells a lost batch from a
+//! Damage in the middle of a log is told, and of all that was acknowledged only what lay in it is missing. Each seed
+//! stores objects until logs have passed their watermarks several times, ends, loses one batch that is not a log's last,
+//! in half of the seeds that of the bucket, and starts again with another number of cores. What tells a lost batch from a
 //! torn tail is looked for up to the watermark, so first each log's must be past all that was acknowledged.
+//!
+//! A start that met damage ends no life that began before it, whatever is deleted in its run, and the next start finds
+//! the same damage.
 
 use crate::content::Content;
 use crate::full::{is_whole, put};
 use crate::workload::Engine;
 use futures_util::future::join_all;
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use weft::engine::{BucketId, Message, RecoverError};
+use weft::engine::{BucketId, BucketWalk, Message, RecoverError, Recovered};
 use weft::io::sim::{DiskImage, FailAt, Options, Repeat, Rng, World};
 use weft::io::{CoreId, Io, SegmentId, VolumeShape};
 
@@ -66,21 +71,115 @@ pub fn drill(seed: u64) -> Result<(), String> {
         ));
     }
     let lost = lose_a_batch(&mut image, &mut rng);
-
-    let cores = rng.between(1, 3) as usize;
-    let mut world = World::restart(image, rng.next_u64(), Options::new(cores, SHAPE));
-    let (engines, damaged) = start(&mut world, cores).expect("a start on a disk without faults");
-    if damaged == 0 {
-        return Err("a batch was lost without a word".to_owned());
-    }
     let kept: Objects = objects
         .into_iter()
         .filter(|(key, _)| !holds(&lost, key))
         .collect();
-    match missing(&mut world, &engines[0], kept) {
-        Some(key) => Err(format!("{key} is gone")),
-        None => Ok(()),
+    let found = outlive(image, &mut rng, kept)?;
+    match (found.batches_damaged, holds(&lost, BUCKET.as_bytes())) {
+        (0, _) => Err("a batch was lost without a word".to_owned()),
+        (_, is_of_bucket) if found.buckets_lost != u64::from(is_of_bucket) => Err(format!(
+            "the bucket's record is lost: {is_of_bucket}, but {found:?}"
+        )),
+        _ => Ok(()),
     }
+}
+
+/// Starts twice on a damaged volume, with work in between; what the starts found, or what is wrong.
+fn outlive(image: DiskImage, rng: &mut Rng, kept: Objects) -> Result<Recovered, String> {
+    let lives = lives_of(&image);
+    let cores = rng.between(1, 3) as usize;
+    let mut world = World::restart(image, rng.next_u64(), Options::new(cores, SHAPE));
+    let (engines, found) = start(&mut world, cores).expect("a start on a disk without faults");
+    if let Some(key) = missing(&mut world, &engines[0], kept.clone()) {
+        return Err(format!("{key} is gone"));
+    }
+    let engine = engines[rng.index(cores)].clone();
+    let core = engine.io().core();
+    let worked = world.run_task(core, write_and_delete(engine, rng.fork()), STEPS_MAX);
+    worked.expect("new segments take writes");
+    world.run(|| false, STEPS_MAX);
+    let image = world.crash();
+    let lives_now = lives_of(&image);
+    if let Some((id, _)) = lives.iter().find(|(id, life)| lives_now.get(id) != Some(life)) {
+        return Err(format!("the life of {id} was ended by a start that met damage"));
+    }
+    let cores = rng.between(1, 3) as usize;
+    let mut world = World::restart(image, rng.next_u64(), Options::new(cores, SHAPE));
+    let (engines, again) = start(&mut world, cores).expect("a start on a disk without faults");
+    let damage = |found: &Recovered| Recovered {
+        objects: 0,
+        buckets: 0,
+        records: 0,
+        ..*found
+    };
+    if damage(&again) != damage(&found) {
+        return Err(format!("found {found:?}, and then {again:?}"));
+    }
+    match missing(&mut world, &engines[0], kept) {
+        Some(key) => Err(format!("{key} is gone at the second start")),
+        None => Ok(found),
+    }
+}
+
+#[test]
+fn a_log_whose_header_is_zeroed_and_a_segment_that_is_gone_are_told() {
+    for seed in 0..SEEDS / 4 {
+        let mut rng = Rng::new(seed);
+        let cores = rng.between(1, 3) as usize;
+        let mut world = World::new(rng.next_u64(), Options::new(cores, SHAPE));
+        let (engines, _) = start(&mut world, cores).expect("a start on a disk without faults");
+        let filled = world.run_task(
+            CoreId(0),
+            fill(engines[0].clone(), rng.fork(), OBJECTS_BYTES),
+            STEPS_MAX,
+        );
+        let objects = filled.expect("puts on a disk without faults");
+        let mut image = world.kill();
+        let last = image.segments().last();
+        let logs: Vec<SegmentId> = image
+            .segments()
+            .filter(|&id| Some(id) != last && !batches_of(&image, id).is_empty())
+            .collect();
+        let id = logs[rng.index(logs.len())];
+        let bytes = image.read(id, 0, SHAPE.segment_size_bytes).expect("a segment");
+        let zeroed = rng.coin();
+        match zeroed {
+            true => image.overwrite(id, 0, &[0; PAGE_BYTES as usize]),
+            false => assert!(image.remove_segment(id)),
+        }
+        let kept = objects
+            .into_iter()
+            .filter(|(key, _)| !holds(&bytes, key))
+            .collect();
+        let found = outlive(image, &mut rng, kept).unwrap_or_else(|wrong| panic!("seed {seed}: {wrong}"));
+        let told = (found.segments_unreadable, found.segments_missing);
+        assert_eq!(
+            told,
+            if zeroed { (1, 0) } else { (0, 1) },
+            "seed {seed}: {found:?}"
+        );
+    }
+}
+
+/// Fills more than a segment, and deletes it again.
+async fn write_and_delete(engine: Engine, mut rng: Rng) {
+    let bucket = engine.create_bucket("afterwards", "").await.expect("a bucket").id;
+    for at in 0..40u32 {
+        let content = Content::of(rng.next_u64(), 1 + rng.below(100_000));
+        let key = at.to_string().into_bytes();
+        put(&engine, bucket, &key, &content)
+            .await
+            .expect("room for a body");
+        assert!(is_whole(&engine, bucket, &key, &content).await);
+        engine.delete(bucket, &key).await.expect("a delete");
+    }
+}
+
+/// What each segment's header says of its life: its kind and generation.
+fn lives_of(image: &DiskImage) -> BTreeMap<SegmentId, Vec<u8>> {
+    let life = |id| image.read(id, 0, 24).expect("a header");
+    image.segments().map(|id| (id, life(id))).collect()
 }
 
 #[test]
@@ -108,8 +207,8 @@ fn a_start_on_a_log_without_a_seal_outlives_one_failed_write_or_sync() {
         let stats = world.stats();
         let unread = stats.read_errors + stats.list_errors;
         match started {
-            Ok((engines, damaged)) => {
-                assert_eq!(damaged, 0);
+            Ok((engines, found)) => {
+                assert!(!found.is_damaged(), "{found:?}");
                 let gone = missing(&mut world, &engines[0], objects.clone());
                 assert_eq!(gone, None, "after operation {operation} failed");
             }
@@ -138,7 +237,10 @@ type Objects = Vec<(Vec<u8>, Content)>;
 fn missing(world: &mut World<Message>, engine: &Engine, objects: Objects) -> Option<String> {
     let engine = engine.clone();
     let check = async move {
-        let bucket = engine.bucket(BUCKET).expect("it was made first").id;
+        let buckets = engine.buckets(&BucketWalk::ALL).buckets;
+        let holds_the_objects = |name: &str| name == BUCKET || name.starts_with("lost-");
+        let bucket = buckets.iter().find(|(name, _)| holds_the_objects(name));
+        let bucket = bucket.expect("it was made first").1.id;
         for (key, content) in objects {
             if !is_whole(&engine, bucket, &key, &content).await {
                 return Some(String::from_utf8_lossy(&key).into_owned());
@@ -150,15 +252,14 @@ fn missing(world: &mut World<Message>, engine: &Engine, objects: Objects) -> Opt
     checked.expect("reads come to an end")
 }
 
-/// Starts all cores; also how many damaged batches they found.
-fn start(world: &mut World<Message>, cores: usize) -> Result<(Vec<Engine>, u64), RecoverError> {
-    type Started = Vec<(CoreId, Result<(Engine, u64), RecoverError>)>;
+/// Starts all cores; also what they found.
+fn start(world: &mut World<Message>, cores: usize) -> Result<(Vec<Engine>, Recovered), RecoverError> {
+    type Started = Vec<(CoreId, Result<(Engine, Recovered), RecoverError>)>;
     let started: Rc<RefCell<Started>> = Rc::default();
     for core in (0..cores as u16).map(CoreId) {
         let (io, started) = (world.machine(core), started.clone());
         world.spawn_on(core, async move {
             let up = Engine::start(io).await;
-            let up = up.map(|(engine, recovered)| (engine, recovered.batches_damaged));
             started.borrow_mut().push((core, up));
         });
     }
@@ -168,10 +269,11 @@ fn start(world: &mut World<Message>, cores: usize) -> Result<(Vec<Engine>, u64),
     world.run(over, STEPS_MAX);
     let mut started = started.take();
     started.sort_by_key(|(core, _)| *core);
-    let up: Vec<(Engine, u64)> = started.into_iter().map(|(_, up)| up).collect::<Result<_, _>>()?;
+    let up: Vec<(Engine, Recovered)> = started.into_iter().map(|(_, up)| up).collect::<Result<_, _>>()?;
     assert_eq!(up.len(), cores, "a start does not end");
-    let damaged = up.iter().map(|(_, damaged)| damaged).sum();
-    Ok((up.into_iter().map(|(engine, _)| engine).collect(), damaged))
+    let mut sum = Recovered::default();
+    up.iter().for_each(|(_, found)| sum.add(found));
+    Ok((up.into_iter().map(|(engine, _)| engine).collect(), sum))
 }
 
 /// Stores `bytes` of objects in a bucket of their own, some at a time.
@@ -216,13 +318,15 @@ fn batch_behind_its_watermark(image: &DiskImage) -> Option<(SegmentId, u32)> {
 fn lose_a_batch(image: &mut DiskImage, rng: &mut Rng) -> Vec<u8> {
     let segments: Vec<SegmentId> = image.segments().collect();
     let mut middles = Vec::new();
+    let mut of_bucket = Vec::new();
     for id in segments {
         let batches = batches_of(image, id);
         // The last one would be a torn tail, which is dropped without a word.
         for &(offset, length) in batches.iter().rev().skip(1) {
             let bytes = image.read(id, offset, length).expect("within the segment");
-            if !holds(&bytes, BUCKET.as_bytes()) {
-                middles.push((id, offset, bytes));
+            match holds(&bytes, BUCKET.as_bytes()) {
+                true => of_bucket.push((id, offset, bytes)),
+                false => middles.push((id, offset, bytes)),
             }
         }
     }
@@ -231,6 +335,9 @@ fn lose_a_batch(image: &mut DiskImage, rng: &mut Rng) -> Vec<u8> {
         "only {} batches to choose from",
         middles.len()
     );
+    if rng.coin() && !of_bucket.is_empty() {
+        middles = of_bucket;
+    }
     let (id, offset, bytes) = middles.swap_remove(rng.index(middles.len()));
     match rng.coin() {
         true => image.flip_bit(id, offset + rng.below(64) as u32, 0),

@@ -50,7 +50,6 @@ pub struct Report {
 struct Running {
     world: World<Message>,
     shared: Rc<Shared>,
-    recovered: Recovered,
 }
 
 enum Start {
@@ -209,12 +208,11 @@ impl Life {
                 unreachable!("all have started")
             };
             engines.push(engine);
-            recovered.batches_damaged += share.batches_damaged;
-            recovered.segments_unreadable += share.segments_unreadable;
+            recovered.add(&share);
         }
-        assert_eq!(
-            recovered.batches_damaged, 0,
-            "a batch that was durable is damaged"
+        assert!(
+            !recovered.is_damaged() && recovered.orphans == 0,
+            "nothing was damaged: {recovered:?}"
         );
         let shared = Rc::new(Shared {
             engines,
@@ -227,11 +225,7 @@ impl Life {
             },
             tally: self.tally.clone(),
         });
-        Start::Running(Running {
-            world,
-            shared,
-            recovered,
-        })
+        Start::Running(Running { world, shared })
     }
 
     /// Nothing left to do while somebody waits is a deadlock, unless an operation is stuck.
@@ -420,12 +414,7 @@ impl Life {
             .expect("core 0 keeps the table");
         assert_eq!(space.live_bytes, 0, "everything was deleted");
         let stock = 2 * running.shared.engines.len();
-        let unreadable = running.recovered.segments_unreadable as usize;
-        assert_eq!(
-            space.free + stock + unreadable,
-            space.segments,
-            "segments leaked: {space:?}"
-        );
+        assert_eq!(space.free + stock, space.segments, "segments leaked: {space:?}");
         let (stats, fingerprint) = (running.world.stats(), running.world.fingerprint());
         assert_eq!(
             stats.overlapping_writes, 0,

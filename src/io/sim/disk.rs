@@ -9,7 +9,7 @@
 //!   lost or torn: each of its 512-byte sectors is the old one or the new one. What one write fares says
 //!   nothing of another, whatever their order. A sync under way promises nothing.
 //! - When only the process dies, what completed stays visible, and no more durable than it was.
-//! - A segment just allocated reads as zeros or as garbage. That it exists is durable once the call
+//! - A segment just allocated reads as zeros. That it exists is durable once the call
 //!   returned, and open before.
 //!
 //! Switched on by [`Faults`]:
@@ -414,14 +414,9 @@ impl Disk {
         if self.segments.contains_key(&id) {
             return;
         }
-        let blob = if rng.coin() {
-            &self.blanks.zeros
-        } else {
-            &self.blanks.garbage
-        };
         let fill = Fill {
-            blob: blob.clone(),
-            rotation: rng.next_u64() as u32,
+            blob: self.blanks.zeros.clone(),
+            rotation: 0,
         };
         let stale = match !self.segments.is_empty() && rng.happens(self.faults.stale_segment) {
             true => self.segments.values().nth(rng.index(self.segments.len())),

@@ -27,11 +27,7 @@ pub struct DiskImage {
 #[derive(Clone)]
 pub(super) struct Blanks {
     pub zeros: Rc<Vec<u8>>,
-    pub garbage: Rc<Vec<u8>>,
 }
-
-/// Pages of garbage that all segments of a volume share.
-const GARBAGE_PAGES: usize = 16;
 
 impl DiskImage {
     /// An empty volume, never booted.
@@ -124,12 +120,9 @@ impl DiskImage {
 }
 
 impl Blanks {
-    pub fn new(seed: u64) -> Blanks {
-        let mut garbage = vec![0; GARBAGE_PAGES * DISK_ALIGN_BYTES];
-        Rng::new(seed).fill(&mut garbage);
+    pub fn new() -> Blanks {
         Blanks {
             zeros: Rc::new(vec![0; DISK_ALIGN_BYTES]),
-            garbage: Rc::new(garbage),
         }
     }
 }

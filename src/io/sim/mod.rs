@@ -131,7 +131,7 @@ const NOTE_END: u64 = 3 << 60;
 impl<M: Send + 'static> World<M> {
     /// A machine with an empty volume, at its first boot (epoch 1).
     pub fn new(seed: u64, options: Options) -> World<M> {
-        let blanks = Blanks::new(seed);
+        let blanks = Blanks::new();
         World::restart(
             DiskImage::empty(options.shape, FIRST_BOOT_UNIX_MS, blanks),
             seed,
@@ -492,6 +492,10 @@ impl<M: Send + 'static> Io for Machine<M> {
 
     fn boot_epoch(&self) -> u32 {
         self.shared.boot_epoch
+    }
+
+    fn segments_known(&self) -> u32 {
+        0
     }
 
     fn buffer(&self, length_bytes: usize) -> WriteBuf {

@@ -80,13 +80,12 @@ pub enum Repeat {
 
 impl Faults {
     /// Some of the faults that no one is told of and that cost nothing acknowledged: slow operations,
-    /// pauses, jumps of the wall clock, stale content in fresh segments.
+    /// pauses, jumps of the wall clock.
     pub fn harmless(rng: &mut Rng) -> Faults {
         Faults {
             slow: sometimes(rng, 100),
             clock_jump: sometimes(rng, 10),
             core_pause: sometimes(rng, 200),
-            stale_segment: sometimes(rng, 2),
             ..Faults::default()
         }
     }

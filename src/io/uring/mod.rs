@@ -141,6 +141,10 @@ impl<M: Send + 'static> Io for Machine<M> {
         self.0.volume.boot_epoch()
     }
 
+    fn segments_known(&self) -> u32 {
+        self.0.volume.segments_known()
+    }
+
     fn buffer(&self, length_bytes: usize) -> Buffer {
         assert!(
             length_bytes.is_multiple_of(DISK_ALIGN_BYTES),

@@ -21,7 +21,8 @@
 //! | 32 | 4 | segment size in bytes, a power of two |
 //! | 36 | 4 | segments that the capacity allows |
 //! | 40 | 4 | boot epoch: 1 at the first start |
-//! | 44 | 4052 | zero |
+//! | 44 | 4 | segments that were there at this start or one before: as many from 0 on |
+//! | 48 | 4048 | zero |
 //!
 //! It is replaced as a whole (temporary file, fsync, rename, fsync of the directory). Two copies
 //! because one bad sector must not make a whole volume unreadable: the first that is whole counts. In every
@@ -81,7 +82,8 @@ const ID_AT: usize = 16;
 const SEGMENT_SIZE_AT: usize = 32;
 const SEGMENTS_MAX_AT: usize = 36;
 const EPOCH_AT: usize = 40;
-const FIELDS_END: usize = 44;
+const SEGMENTS_KNOWN_AT: usize = 44;
+const FIELDS_END: usize = 48;
 
 /// A data directory that this process has to itself.
 #[derive(Debug)]
@@ -133,6 +135,7 @@ struct Superblock {
     id: [u8; 16],
     shape: VolumeShape,
     boot_epoch: u32,
+    segments_known: u32,
 }
 
 impl Volume {
@@ -154,13 +157,15 @@ impl Volume {
         let segments = sweep_segments(&segments_dir)?;
 
         let path = dir.join(SUPERBLOCK_NAME);
-        let superblock = match read_superblock(&path)? {
+        let mut superblock = match read_superblock(&path)? {
             Some(before) => before.next_boot(&path, capacity_bytes, segments.highest)?,
             None if segments.highest.is_some() => {
                 return Err(VolumeError::SuperblockMissing { dir: dir.to_owned() });
             }
             None => Superblock::first_boot(dir, capacity_bytes)?,
         };
+        let made = segments.highest.map_or(0, |highest| highest.0 + 1);
+        superblock.segments_known = superblock.segments_known.max(made);
         write_superblock(dir, &path, &superblock)?;
         let segments_to_make = u64::from(superblock.shape.segments_max).saturating_sub(segments.count);
         let bytes_to_take = segments_to_make * u64::from(superblock.shape.segment_size_bytes);
@@ -201,6 +206,11 @@ impl Volume {
         &self.lock
     }
 
+    /// Segments that an earlier run made: as many from 0 on, wherever their files are.
+    pub fn segments_known(&self) -> u32 {
+        self.superblock.segments_known
+    }
+
     /// The directory as it was given.
     pub fn dir(&self) -> &Path {
         &self.dir
@@ -226,6 +236,7 @@ impl Superblock {
                 segments_max: segments_in(capacity_bytes, segment_size_bytes),
             },
             boot_epoch: 1,
+            segments_known: 0,
         })
     }
 
@@ -246,8 +257,11 @@ impl Superblock {
             return Ok(self);
         };
         let segments_max = segments_in(capacity_bytes, self.shape.segment_size_bytes);
-        if let Some(highest) = highest.filter(|highest| highest.0 >= segments_max) {
-            let used_bytes = (u64::from(highest.0) + 1) * u64::from(self.shape.segment_size_bytes);
+        let segments_used = highest
+            .map_or(0, |highest| highest.0 + 1)
+            .max(self.segments_known);
+        if segments_used > segments_max {
+            let used_bytes = u64::from(segments_used) * u64::from(self.shape.segment_size_bytes);
             return Err(VolumeError::CapacityBelowUse {
                 capacity_bytes,
                 used_bytes,
@@ -265,6 +279,7 @@ impl Superblock {
         put_u32(&mut copy, SEGMENT_SIZE_AT, self.shape.segment_size_bytes);
         put_u32(&mut copy, SEGMENTS_MAX_AT, self.shape.segments_max);
         put_u32(&mut copy, EPOCH_AT, self.boot_epoch);
+        put_u32(&mut copy, SEGMENTS_KNOWN_AT, self.segments_known);
         let crc = crc32fast::hash(&copy);
         put_u32(&mut copy, CRC_AT, crc);
         copy
@@ -299,6 +314,7 @@ impl Superblock {
                 segments_max,
             },
             boot_epoch: get_u32(copy, EPOCH_AT),
+            segments_known: get_u32(copy, SEGMENTS_KNOWN_AT),
         })
     }
 }
@@ -712,6 +728,21 @@ mod tests {
     }
 
     #[test]
+    fn how_many_segments_there_were_is_known_when_the_last_is_gone() {
+        let scratch = Scratch::new();
+        drop(Volume::open(scratch.dir(), Some(256 * MIB)).unwrap());
+        let segments = segments_dir(scratch.dir());
+        for name in ["00000000.seg", "00000001.seg"] {
+            File::create(segments.join(name)).unwrap();
+        }
+        assert_eq!(Volume::open(scratch.dir(), None).unwrap().segments_known(), 2);
+        fs::remove_file(segments.join("00000001.seg")).unwrap();
+        for _ in 0..2 {
+            assert_eq!(Volume::open(scratch.dir(), None).unwrap().segments_known(), 2);
+        }
+    }
+
+    #[test]
     fn second_open_is_refused() {
         let scratch = Scratch::new();
         let _first = Volume::open(scratch.dir(), Some(256 * MIB)).unwrap();
@@ -903,12 +934,14 @@ mod tests {
                 segments_max: 300,
             },
             boot_epoch: 7,
+            segments_known: 9,
         };
         let copy = superblock.encode();
         assert_eq!(&copy[..12], b"WEFTSUPR\x01\0\0\0");
         assert_eq!(&copy[16..44], b"0123456789abcdef\0\0\x10\0\x2c\x01\0\0\x07\0\0\0");
-        assert!(copy[44..].iter().all(|&byte| byte == 0));
-        assert_eq!(copy[12..16], [56, 11, 113, 9]);
+        assert_eq!(copy[44..48], [9, 0, 0, 0]);
+        assert!(copy[48..].iter().all(|&byte| byte == 0));
+        assert_eq!(copy[12..16], [89, 175, 4, 1]);
         assert_eq!(Superblock::decode(&copy), Ok(superblock));
     }
 }
