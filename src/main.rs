@@ -1,13 +1,15 @@
 //! The `weft` program: flags, then a valid configuration, then the daemon; an exit code.
 //!
 //! Exit codes: 0 stopped as asked, 1 could not start or go on, 2 what was given is wrong. Every failure is one
-//! line on standard error that says what to do next. Memory comes from the system's allocator; a
-//! `#[global_allocator]` would stand here.
+//! line on standard error that says what to do next.
 
 use std::io::Write;
 use std::process::ExitCode;
 use weft::config::{Config, flags};
 use weft::server;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const EXIT_FAILED: u8 = 1;
 const EXIT_USAGE: u8 = 2;

@@ -479,8 +479,7 @@ impl<I: Machine> Core<I> {
         let mut scanner = LogScanner::new(&scan.header, scan.watermark);
         let (mut window, mut offset) = (Vec::new(), 0);
         loop {
-            let mut out = Vec::new();
-            match scanner.next(&window, offset) {
+            let out = match scanner.next(&window, offset) {
                 // The first batch is not whole: nothing can be said of it without a search.
                 ScanStep::NeedMore { from, .. } if scan.first_batch_only && from > LOG_START => return Ok(()),
                 ScanStep::NeedMore { from, length_min } => {
@@ -497,9 +496,15 @@ impl<I: Machine> Core<I> {
                         batch.disk_length_bytes(),
                         batch.number(),
                     ));
-                    out = read(batch, &mut scan.batches_damaged);
+                    read(batch, &mut scan.batches_damaged)
                 }
-                ScanStep::Salvaged(batch) => out = read(batch, &mut scan.batches_damaged),
+                ScanStep::Salvaged(batch) => {
+                    if batch.has_all_records() {
+                        // No change is lost, and a body is checked whenever it is read.
+                        scan.batches_damaged -= 1;
+                    }
+                    read(batch, &mut scan.batches_damaged)
+                }
                 ScanStep::Damaged {
                     from,
                     to,
@@ -509,10 +514,12 @@ impl<I: Machine> Core<I> {
                     if !scan.first_batch_only {
                         warn!(
                             "weft: log segment {segment}: bytes {from} to {to} are damaged: at least {batches_lost} \
-                             batches of acknowledged changes are gone; what follows is kept"
+                             batches are not whole; what can be read of them is kept, and what follows"
                         );
                     }
                     scan.batches_damaged += u64::from(batches_lost);
+                    // What can be read of it is the next step.
+                    continue;
                 }
                 ScanStep::End {
                     tail,
@@ -522,7 +529,7 @@ impl<I: Machine> Core<I> {
                     scan.end = Some((tail, next_number, end));
                     return Ok(());
                 }
-            }
+            };
             self.send_recovered(out).await;
             if scan.first_batch_only {
                 return Ok(());

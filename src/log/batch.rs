@@ -287,9 +287,7 @@ impl BatchHeader {
         if crc32fast::hash(batch.payload) != self.payload_crc32 {
             return None;
         }
-        let mut records = batch.records();
-        let count = records.by_ref().count();
-        (count == self.record_count as usize && records.rest().is_empty()).then_some(batch)
+        batch.has_all_records().then_some(batch)
     }
 
     /// The batch in `bytes`, its records unverified: each is checked as it is walked, and its body is not.
@@ -328,6 +326,13 @@ impl<'a> BatchRef<'a> {
     /// Records that were written in it.
     pub fn record_count(&self) -> u32 {
         self.header.record_count
+    }
+
+    /// Whether every record says what it said when it was written; of a salvaged batch, all but the bodies then.
+    pub fn has_all_records(&self) -> bool {
+        let mut records = self.records();
+        let count = records.by_ref().count();
+        count == self.header.record_count as usize && records.rest().is_empty()
     }
 
     /// The records, in the order in which they were pushed.

@@ -26,12 +26,16 @@ use std::os::unix::net::UnixStream;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, mpsc};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Descriptors of one core besides segments and connections: rings, eventfds, listeners.
 const DESCRIPTORS_PER_CORE: u64 = 32;
 /// Descriptors of the process besides the cores': standard streams, the lock, and 128 connections.
 const DESCRIPTORS_BASE: u64 = 256;
+/// Locked memory of a core's ring, where it is counted (Linux 6.18: 128 KiB are too little for one core, 160 are enough).
+const LOCKED_KIB_PER_CORE: usize = 160;
+/// How often the end of a core that could not start is looked for.
+const END_RETRY_DELAY: Duration = Duration::from_millis(1);
 /// The exit status of a process that a second SIGINT ended.
 const EXIT_INTERRUPTED: i32 = 130;
 
@@ -63,6 +67,8 @@ pub enum LaunchError {
     Affinity(io::Error),
     /// RLIMIT_NOFILE.
     TooFewDescriptors { limit: u64, needed: u64 },
+    /// RLIMIT_MEMLOCK.
+    TooLittleLockedMemory { needed_kib: usize },
     /// The kernel has no io_uring, or forbids it.
     NoIoUring { reason: String, mend: &'static str },
     /// An executor could not start, or a core ended by a panic.
@@ -112,7 +118,7 @@ pub fn check_limits(cores: usize) -> Result<u64, LaunchError> {
     if limit < needed {
         return Err(LaunchError::TooFewDescriptors { limit, needed });
     }
-    check_io_uring()?;
+    check_io_uring(cores)?;
     Ok(limit - needed + DESCRIPTORS_BASE / 2)
 }
 
@@ -150,15 +156,26 @@ where
     let cores = Cores { handles };
     // Each core says once that it runs; one that cannot start ends its half of the channel unsaid.
     if runs.iter().take(cpus.len()).count() < cpus.len() {
-        cores.join()?;
-        return Err(LaunchError::Core {
-            reason: "it ended before it ran".to_owned(),
-        });
+        return Err(cores.why_one_ended());
     }
     Ok(cores)
 }
 
 impl Cores {
+    /// What became of the core that could not start. The others wait for it, and end with the process.
+    fn why_one_ended(mut self) -> LaunchError {
+        let ended = loop {
+            match self.handles.iter().position(JoinHandle::is_finished) {
+                Some(at) => break self.handles.swap_remove(at),
+                None => thread::sleep(END_RETRY_DELAY),
+            }
+        };
+        match ended.join() {
+            Ok(Err(error)) => core_error(error),
+            Ok(Ok(())) | Err(_) => core_error(io::Error::other("it ended before it ran")),
+        }
+    }
+
     /// Waits until every core's body has completed.
     pub fn join(self) -> Result<(), LaunchError> {
         // All are waited for, and the first error told.
@@ -275,11 +292,19 @@ fn raise_limit(resource: Resource) -> u64 {
     getrlimit(resource).current.unwrap_or(u64::MAX)
 }
 
-/// Makes a ring on a thread of its own, and lets it go.
-fn check_io_uring() -> Result<(), LaunchError> {
-    let probe = || Ring::new().map(drop);
+/// Makes a ring for each core, on a thread of its own, and lets them go.
+fn check_io_uring(cores: usize) -> Result<(), LaunchError> {
+    let probe = move || {
+        let rings: io::Result<Vec<Rc<Ring>>> = (0..cores).map(|_| tasks::new_ring()).collect();
+        rings.map(drop)
+    };
     let reason = match thread::spawn(probe).join() {
         Ok(Ok(())) => return Ok(()),
+        Ok(Err(reason)) if reason.raw_os_error() == Some(libc::ENOMEM) => {
+            return Err(LaunchError::TooLittleLockedMemory {
+                needed_kib: cores * LOCKED_KIB_PER_CORE,
+            });
+        }
         Ok(Err(reason)) => reason.to_string(),
         Err(_) => "the probe panicked".to_owned(),
     };
@@ -317,6 +342,10 @@ impl fmt::Display for LaunchError {
             LaunchError::TooFewDescriptors { limit, needed } => write!(
                 f,
                 "at most {limit} open files are allowed, and {needed} are needed: ulimit -n {needed}, or LimitNOFILE={needed} in the systemd unit"
+            ),
+            LaunchError::TooLittleLockedMemory { needed_kib } => write!(
+                f,
+                "too little memory may be locked for the rings of so many cores: ulimit -l {needed_kib}, or LimitMEMLOCK={needed_kib}K in the systemd unit, or fewer --cores"
             ),
             LaunchError::NoIoUring { reason, mend } => {
                 write!(f, "io_uring cannot be used ({reason}): {mend}")

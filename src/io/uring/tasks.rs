@@ -9,9 +9,15 @@ use futures_util::FutureExt;
 use std::future::Future;
 use std::io;
 use std::rc::{Rc, Weak};
+use std::thread;
+use std::time::{Duration, Instant};
 
 /// Tasks that run before the core looks at what has completed.
 const TASKS_PER_TURN: usize = 128;
+
+/// How long a core waits for memory that may be locked.
+const RING_PATIENCE: Duration = Duration::from_secs(2);
+const RING_RETRY_DELAY: Duration = Duration::from_millis(5);
 
 /// Spawns onto a core; of no effect once the core has ended.
 #[derive(Clone)]
@@ -34,7 +40,7 @@ pub(super) fn run<B>(begin: impl FnOnce(&Rc<Ring>, &Tasks) -> io::Result<B>) -> 
 where
     B: Future<Output = ()> + 'static,
 {
-    let ring = Ring::new()?;
+    let ring = new_ring()?;
     let executor = Rc::new(LocalExecutor::new());
     let tasks = Tasks(Rc::downgrade(&executor));
     let body = executor.spawn(begin(&ring, &tasks)?);
@@ -50,6 +56,19 @@ where
     drop(executor);
     ring.drain();
     Ok(())
+}
+
+/// Where locked memory is counted, a ring that was let go gives its back only a moment later.
+pub(super) fn new_ring() -> io::Result<Rc<Ring>> {
+    let since = Instant::now();
+    loop {
+        match Ring::new() {
+            Err(error) if error.kind() == io::ErrorKind::OutOfMemory && since.elapsed() < RING_PATIENCE => {
+                thread::sleep(RING_RETRY_DELAY);
+            }
+            made => return made,
+        }
+    }
 }
 
 #[cfg(test)]
