@@ -129,8 +129,8 @@ fn verify<H: Headers + ?Sized>(
         hmac::verify(&key, &text, &signature).is_ok()
     };
     // boto signs a bucket as `/bucket/` and asks for `/bucket`: both name the same resource.
-    let names_bucket =
-        request.host_bucket.is_none() && request.path.len() > 1 && !request.path[1..].contains('/');
+    let name = request.path.strip_prefix('/').unwrap_or_default();
+    let names_bucket = request.host_bucket.is_none() && !name.is_empty() && !name.contains('/');
     if !(matches("") || names_bucket && matches("/")) {
         return Err(AuthError::SignatureDoesNotMatch);
     }
