@@ -9,7 +9,7 @@ use crate::workload::Engine;
 use std::cell::RefCell;
 use std::rc::Rc;
 use weft::engine::{BucketId, Message, Refusal};
-use weft::io::sim::{DiskImage, Options, Rng, World};
+use weft::io::sim::{DiskImage, Options, Outcome, Rng, World};
 use weft::io::{CoreId, Io, VolumeShape};
 
 const SEEDS: u64 = 8;
@@ -221,7 +221,8 @@ async fn overwrite(engine: &Engine, mut objects: Objects, rng: &mut Rng, bytes_m
     (objects, written)
 }
 
-fn start(world: &mut World<Message>, cores: usize) -> Vec<Engine> {
+/// The engines of a world, in order of core, once all are up.
+pub fn start(world: &mut World<Message>, cores: usize) -> Vec<Engine> {
     let engines: Rc<RefCell<Vec<Engine>>> = Rc::default();
     for core in (0..cores as u16).map(CoreId) {
         let (io, engines) = (world.machine(core), engines.clone());
@@ -231,7 +232,8 @@ fn start(world: &mut World<Message>, cores: usize) -> Vec<Engine> {
         });
     }
     let up = engines.clone();
-    world.run(|| up.borrow().len() == cores, STEPS_MAX);
+    let all_up = world.run(|| up.borrow().len() == cores, STEPS_MAX);
+    assert_eq!(all_up, Outcome::Reached);
     let mut engines = engines.take();
     engines.sort_by_key(|engine| engine.io().core());
     engines

@@ -1,13 +1,12 @@
 //! A volume that is full: writes are refused with a word, reads and deletes go on, and room comes back.
 
+use crate::cleaning::start;
 use crate::content::Content;
 use crate::workload::{Engine, SimIo};
-use std::cell::RefCell;
-use std::rc::Rc;
 use std::time::Duration;
 use weft::engine::{BucketId, ETag, Message, Refusal, WriteCondition};
 use weft::io::sim::{Options, Outcome, Rng, World};
-use weft::io::{CoreId, Io, VolumeShape};
+use weft::io::{Io, VolumeShape};
 
 const SEEDS: u64 = 12;
 const STEPS_MAX: u64 = 50_000_000;
@@ -26,20 +25,7 @@ fn a_full_volume_refuses_writes_serves_the_rest_and_recovers() {
             segments_max: 10 + 10 * cores as u32,
         };
         let mut world = World::new(seed, Options::new(cores, shape));
-        let engines: Rc<RefCell<Vec<Engine>>> = Rc::default();
-        for core in 0..cores as u16 {
-            let (io, engines) = (world.machine(CoreId(core)), engines.clone());
-            world.spawn_on(CoreId(core), async move {
-                let (engine, _) = Engine::start(io).await.expect("an empty volume starts");
-                engines.borrow_mut().push(engine);
-            });
-        }
-        let up = engines.clone();
-        assert_eq!(
-            world.run(|| up.borrow().len() == cores, STEPS_MAX),
-            Outcome::Reached
-        );
-        let engine = engines.borrow()[0].clone();
+        let engine = start(&mut world, cores).swap_remove(0);
         let core = engine.io().core();
         let length_max = [3_000, 60_000, 300_000][rng.index(3)];
         let done = world.run_task(core, fill_and_empty(engine, rng, length_max), STEPS_MAX);

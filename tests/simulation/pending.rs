@@ -1,11 +1,10 @@
 //! A refusal that rests on a pending change is answered with it: who then looks sees what it rested on.
 
+use crate::cleaning::start;
 use crate::workload::Engine;
-use std::cell::RefCell;
-use std::rc::Rc;
 use weft::engine::{BucketId, Completion, ETag, PartPage, Refusal, UploadId, WriteCondition};
-use weft::io::sim::{Options, Outcome, Rng, World};
-use weft::io::{CoreId, Io, VolumeShape};
+use weft::io::sim::{Options, Rng, World};
+use weft::io::{Io, VolumeShape};
 
 const SEEDS: u64 = 20;
 const STEPS_MAX: u64 = 1_000_000;
@@ -20,20 +19,7 @@ fn a_completion_is_refused_for_a_replaced_part_once_the_new_one_is_there() {
             segments_max: 10 + 10 * cores as u32,
         };
         let mut world = World::new(seed, Options::new(cores, shape));
-        let engines: Rc<RefCell<Vec<Engine>>> = Rc::default();
-        for core in 0..cores as u16 {
-            let (io, engines) = (world.machine(CoreId(core)), engines.clone());
-            world.spawn_on(CoreId(core), async move {
-                let (engine, _) = Engine::start(io).await.expect("an empty volume starts");
-                engines.borrow_mut().push(engine);
-            });
-        }
-        let up = engines.clone();
-        assert_eq!(
-            world.run(|| up.borrow().len() == cores, STEPS_MAX),
-            Outcome::Reached
-        );
-        let engine = engines.borrow()[0].clone();
+        let engine = start(&mut world, cores).swap_remove(0);
         let core = engine.io().core();
         let done = world.run_task(core, replace_and_complete(engine, seed), STEPS_MAX);
         assert!(done.is_some(), "seed {seed}: somebody waits for ever");
