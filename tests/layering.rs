@@ -20,7 +20,7 @@ struct Layer {
 const LAYERS: &[Layer] = &[
     pure("limits.rs", &["limits"]),
     pure("http/", &["http", "limits"]),
-    pure("index/", &["index", "limits"]),
+    pure("index/", &["index", "log", "limits"]),
     pure("log/", &["log", "limits"]),
     pure("s3/auth/", PURE_S3),
     pure("s3/checksum", PURE_S3),
@@ -181,7 +181,7 @@ fn a_layer_that_names_what_it_may_not_is_found() {
             "http/head.rs",
             "fn f() -> std::time::Instant { std::time::Instant::now() }",
         ),
-        ("index/walk.rs", "use crate::log::Change;"),
+        ("index/walk.rs", "use crate::engine::Refusal;"),
         ("index/walk.rs", "use io_uring::IoUring;"),
         ("log/scanner.rs", "use std::fs::File;"),
         ("log/scanner.rs", "use std::{fs, io};"),

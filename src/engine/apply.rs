@@ -7,11 +7,12 @@ use crate::engine::Machine;
 use crate::engine::core::Core;
 use crate::engine::entry::{Extent, Object, Part};
 use crate::engine::group_commit::Record;
+use crate::engine::message::Refusal;
 use crate::engine::planted::{Fault, planted};
 use crate::index::key::{self, Named};
-use crate::index::{Entry, Lives};
+use crate::index::{Entry, Go};
 use crate::io::SegmentId;
-use crate::log::{self, SegmentHeader};
+use crate::log;
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
@@ -20,8 +21,7 @@ const RECORD_BYTES_MIN: u64 = log::ALIGN_BYTES as u64;
 
 impl<I: Machine> Core<I> {
     /// Makes the changes of a durable record in the index, and accounts for what they replace.
-    pub fn apply(self: &Rc<Self>, record: &Record, home: &SegmentHeader) {
-        let segment = SegmentId(home.segment);
+    pub fn apply(self: &Rc<Self>, record: &Record, home: SegmentId) {
         if let Some(moved) = &record.moved
             && !self.is_still_said_by(record)
         {
@@ -32,29 +32,20 @@ impl<I: Machine> Core<I> {
         }
         let kept = kept_extents(record);
         if !record.body.is_empty() {
-            self.account_here(segment, record.body.len() as i64);
+            self.account_here(home, record.body.len() as i64);
         }
         for change in &record.changes {
             let replaced = match &change.value {
                 Some(value) => {
-                    let home_bytes = log::change_length(change.key.len(), value.len()) as u32;
-                    self.account_here(segment, i64::from(home_bytes));
                     let entry = Entry {
                         sequence: record.sequence,
-                        home_segment: segment.0,
-                        home_bytes,
-                        lives: Lives::one(home.generation),
                         value: value.as_slice().into(),
                     };
                     self.index.borrow_mut().put(&change.key, entry)
                 }
                 None => {
-                    self.drop_parts(&change.key, &kept);
-                    let removed = self.index.borrow_mut().remove(&change.key);
-                    if let Some(removed) = &removed {
-                        self.account_tombstone(segment, removed.lives);
-                    }
-                    removed
+                    self.drop_parts(&change.key, &kept, record.sequence);
+                    self.index.borrow_mut().remove(&change.key, record.sequence)
                 }
             };
             // Before the room of what was replaced is given back: whoever still finds it holds a guard by then.
@@ -79,39 +70,39 @@ impl<I: Machine> Core<I> {
     }
 
     /// When an upload ends its parts go, all but the extents that the object made of them keeps.
-    pub fn drop_parts(self: &Rc<Self>, index_key: &[u8], kept: &BTreeSet<(SegmentId, u32)>) {
+    pub fn drop_parts(self: &Rc<Self>, index_key: &[u8], kept: &BTreeSet<(SegmentId, u32)>, sequence: u64) {
         if !key::is_upload(index_key) {
             return;
         }
-        let parts: Vec<Vec<u8>> = {
-            let index = self.index.borrow();
-            index
-                .prefixed(index_key)
-                .map(|(key, _)| key.to_vec())
-                .filter(|key| key != index_key)
-                .collect()
-        };
-        for part in parts {
-            let entry = self.index.borrow_mut().remove(&part).expect("found above");
-            self.release(&part, &entry, kept);
+        let parts = self.index.borrow().prefixed_in_memory(index_key);
+        for part in parts.iter().filter(|part| *part != index_key) {
+            let entry = self.index.borrow_mut().remove(part, sequence);
+            self.release(part, &entry.expect("found above"), kept);
         }
     }
 
-    /// What the entries of this core keep in place, by segment.
-    pub fn live_bytes_implied(&self) -> BTreeMap<SegmentId, i64> {
+    /// What the entries of this core, and the runs of its index, keep in place, by segment.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
+    pub async fn live_bytes_implied(self: &Rc<Self>) -> Result<BTreeMap<SegmentId, i64>, Refusal> {
+        let _guard = self.guard();
         let mut live = BTreeMap::new();
-        for (index_key, entry) in self.index.borrow().range_from(&[]) {
-            *live.entry(SegmentId(entry.home_segment)).or_default() += i64::from(entry.home_bytes);
-            for extent in extents_of(index_key, &entry.value) {
+        self.walk_index(Vec::new(), |index_key, entry| {
+            for extent in extents_of(index_key, entry.value) {
                 *live.entry(extent.segment).or_default() += i64::from(extent.disk_bytes());
             }
+            Go::On
+        })
+        .await?;
+        for extent in self.checkpoints.extents() {
+            *live.entry(SegmentId(extent.segment)).or_default() += i64::from(extent.length);
         }
-        live
+        Ok(live)
     }
 
     /// Accounts for an entry that is no more.
     pub fn release(self: &Rc<Self>, index_key: &[u8], entry: &Entry, kept: &BTreeSet<(SegmentId, u32)>) {
-        self.account_here(SegmentId(entry.home_segment), -i64::from(entry.home_bytes));
         for extent in extents_of(index_key, &entry.value) {
             if kept.is_empty() || !kept.contains(&(extent.segment, extent.offset)) {
                 self.account_here(extent.segment, -i64::from(extent.disk_bytes()));

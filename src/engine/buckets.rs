@@ -8,6 +8,7 @@ use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::entry::Bucket;
 use crate::engine::message::{Mutation, Outcome, Refusal, Reply, Request};
 use crate::index::key::{self, BucketId};
+use crate::index::{Entry, Go};
 use crate::limits::BUCKETS_MAX;
 use futures_channel::oneshot;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -49,6 +50,9 @@ pub struct BucketPage {
     pub buckets: Vec<(String, Bucket)>,
     pub truncated: bool,
 }
+
+/// Entries that the end of a bucket drops before others get their turn.
+const DROPPED_AT_ONCE: usize = 1000;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -196,13 +200,20 @@ impl<I: Machine> Core<I> {
         let replies = self
             .call_all(|| Request::FreezeBucket { bucket: bucket.id })
             .await;
-        let empty = replies.iter().all(|reply| matches!(reply, Reply::Empty(true)));
+        let empty: Result<Vec<bool>, Refusal> = replies
+            .into_iter()
+            .map(|reply| match reply {
+                Reply::Empty(empty) => empty,
+                other => unreachable!("a freeze is answered by what it found, not {other:?}"),
+            })
+            .collect();
         let removed = match empty {
-            true => {
+            Ok(empty) if empty.iter().all(|&empty| empty) => {
                 self.mutate_here(Mutation::RemoveBucket { name: name.clone() })
                     .await
             }
-            false => Err(Refusal::BucketNotEmpty),
+            Ok(_) => Err(Refusal::BucketNotEmpty),
+            Err(refusal) => Err(refusal),
         };
         match removed {
             Ok(_) => {
@@ -226,31 +237,68 @@ impl<I: Machine> Core<I> {
     }
 
     /// Refuses changes in the bucket from now on; says whether it holds no object once those queued are through.
-    pub async fn freeze_bucket(self: &Rc<Self>, bucket: BucketId) -> bool {
+    pub async fn freeze_bucket(self: &Rc<Self>, bucket: BucketId) -> Result<bool, Refusal> {
         self.buckets.borrow_mut().freeze(bucket);
         self.commits_settled().await;
         // An object of a failed batch may be there at the next start, when its bucket would be gone.
         if self.commits.is_unsettled() && !self.failed_change_is_void().await {
-            return false;
+            return Ok(false);
         }
         let prefix = key::object_prefix(bucket, b"");
-        let index = self.index.borrow();
-        index.prefixed(&prefix).next().is_none()
+        let _guard = self.guard();
+        let mut is_empty = true;
+        let walked = self.walk_index(prefix.clone(), |key, _| {
+            is_empty = !key.starts_with(&prefix);
+            Go::Stop
+        });
+        walked.await.map(|()| is_empty)
     }
 
     /// Forgets a bucket, and the uploads in it that nobody finished.
-    pub fn drop_bucket(self: &Rc<Self>, name: &str, bucket: BucketId) {
+    pub async fn drop_bucket(self: &Rc<Self>, name: &str, bucket: BucketId) -> Result<(), Refusal> {
         self.buckets.borrow_mut().remove(name, bucket);
+        self.drop_uploads(bucket).await
+    }
+
+    /// Forgets the uploads of a bucket that is no more.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`: some are left, and the next start forgets them.
+    pub async fn drop_uploads(self: &Rc<Self>, bucket: BucketId) -> Result<(), Refusal> {
         let prefix = key::upload_prefix(bucket, b"");
-        let orphans: Vec<Vec<u8>> = self
-            .index
-            .borrow()
-            .prefixed(&prefix)
-            .map(|(key, _)| key.to_vec())
-            .collect();
-        for orphan in orphans {
-            let entry = self.index.borrow_mut().remove(&orphan).expect("found above");
-            self.release(&orphan, &entry, &BTreeSet::new());
+        loop {
+            let shape = self.index.borrow().shape();
+            let mut found: Vec<(Vec<u8>, Entry)> = Vec::new();
+            {
+                let _guard = self.guard();
+                self.walk_index(prefix.clone(), |key, entry| {
+                    if !key.starts_with(&prefix) || found.len() == DROPPED_AT_ONCE {
+                        return Go::Stop;
+                    }
+                    found.push((key.to_vec(), entry.to_entry()));
+                    Go::On
+                })
+                .await?;
+            }
+            if found.is_empty() {
+                return Ok(());
+            }
+            if self.index.borrow().shape() != shape {
+                continue;
+            }
+            let sequence = self.next_sequence();
+            for (key, entry) in found {
+                let removed = {
+                    let mut index = self.index.borrow_mut();
+                    if index.in_memory(&key).is_none() {
+                        index.load(&key, Some(entry));
+                    }
+                    index.remove(&key, sequence)
+                };
+                if let Some(removed) = removed {
+                    self.release(&key, &removed, &BTreeSet::new());
+                }
+            }
         }
     }
 

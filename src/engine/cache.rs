@@ -12,7 +12,6 @@
 
 use crate::engine::entry::Object;
 use crate::engine::planted::{Fault, planted};
-use crate::limits::CACHE_BYTES_MAX;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use std::cell::RefCell;
@@ -82,11 +81,11 @@ impl Weighter<Box<[u8]>, Cached> for Weight {
 }
 
 impl LookupCache {
-    /// An empty cache of up to `CACHE_BYTES_MAX`. The seed should be unknown to those who choose keys.
-    pub fn new(seed: u64) -> LookupCache {
+    /// An empty cache of up to `bytes_max`. The seed should be unknown to those who choose keys.
+    pub fn new(bytes_max: u64, seed: u64) -> LookupCache {
         LookupCache(RefCell::new(Cache::with(
-            (CACHE_BYTES_MAX / BODY_BYTES_GUESS) as usize,
-            CACHE_BYTES_MAX,
+            (bytes_max / BODY_BYTES_GUESS) as usize,
+            bytes_max,
             Weight,
             Xxh3Builder::new().with_seed(seed),
             Default::default(),
@@ -113,6 +112,8 @@ mod tests {
     use super::*;
     use crate::engine::entry::ETag;
 
+    const BYTES_MAX: u64 = 8 << 20;
+
     fn found(version: u64, body: &[u8]) -> Cached {
         let object = Object {
             size: body.len() as u64,
@@ -136,7 +137,7 @@ mod tests {
 
     #[test]
     fn what_was_found_is_of_use_until_its_owner_counts_a_change() {
-        let (cache, versions) = (LookupCache::new(1), Versions::new());
+        let (cache, versions) = (LookupCache::new(BYTES_MAX, 1), Versions::new());
         let remote = versions.clone();
         cache.put(b"a".to_vec(), 100, found(versions.of(b"a"), b"first"));
         let hit = cache.get(b"a", remote.of(b"a")).expect("nothing has changed");
@@ -151,16 +152,13 @@ mod tests {
 
     #[test]
     fn what_is_cached_stays_within_the_bound() {
-        let cache = LookupCache::new(1);
-        for number in 0..4 * CACHE_BYTES_MAX / 65_536 {
+        let cache = LookupCache::new(BYTES_MAX, 1);
+        for number in 0..4 * BYTES_MAX / 65_536 {
             cache.put(number.to_be_bytes().to_vec(), 100, found(0, &[0; 65_536]));
         }
         cache.put(b"long".to_vec(), ENCODED_BYTES_MAX + 1, found(0, b""));
         assert!(cache.get(b"long", 0).is_none());
         let weight = cache.0.borrow().weight();
-        assert!(
-            weight <= CACHE_BYTES_MAX && weight > CACHE_BYTES_MAX / 2,
-            "{weight}"
-        );
+        assert!(weight <= BYTES_MAX && weight > BYTES_MAX / 2, "{weight}");
     }
 }

@@ -16,11 +16,12 @@ use crate::engine::apply::extents_of;
 use crate::engine::core::{Core, ReplyTo, count};
 use crate::engine::entry::{Extent, Layout, any_extent, with_extents};
 use crate::engine::group_commit::{Change, Queued, Record};
-use crate::engine::message::{CleanPlan, Lack, Outcome, Reply};
+use crate::engine::message::{CleanPlan, Lack, Outcome, Purpose, Reply};
+use crate::engine::pages::Held;
 use crate::engine::planted::{Fault, planted};
 use crate::engine::segments::{DataSegment, Reservation};
-use crate::index::Entry;
 use crate::index::key::{self, Named};
+use crate::index::{Cursor, EntryRef, Go};
 use crate::io::{DISK_ALIGN_BYTES, SegmentId};
 use crate::limits::{
     BLOCK_BYTES, BLOCK_HEADER_BYTES, BLOCK_PAYLOAD_BYTES, BLOCKS_PER_IO, CLEAN_GROUP_DATA_BYTES,
@@ -35,8 +36,8 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use std::time::Duration;
 
-/// Entries that a walk looks at before others of its core get their turn: some 200 µs.
-const WALK_ENTRIES: usize = 1000;
+/// Bytes that the walk reads of a run of the index at once.
+const CLEAN_READ_BYTES: u32 = 256 * 1024;
 /// A pause between groups is at most so many times as long as the group took.
 const PAUSES_MAX: u64 = 2;
 /// No pause is longer, however slow the disk is.
@@ -53,6 +54,7 @@ struct Round {
 struct Found {
     index_key: Vec<u8>,
     sequence: u64,
+    value: Vec<u8>,
 }
 
 /// A part of the index, walked.
@@ -102,34 +104,39 @@ impl Round {
         self.plan.victims.binary_search(&segment).is_ok()
     }
 
-    fn concerns(&self, index_key: &[u8], entry: &Entry) -> bool {
+    fn concerns(&self, index_key: &[u8], entry: EntryRef<'_>) -> bool {
         let is_here = |extent: &Extent| self.is_victim(extent.segment);
-        self.is_victim(SegmentId(entry.home_segment))
-            || match key::is_object(index_key) {
-                true => any_extent(&entry.value, is_here).expect("the index holds values that were checked"),
-                false => extents_of(index_key, &entry.value).iter().any(is_here),
-            }
+        match key::is_object(index_key) {
+            true => any_extent(entry.value, is_here).expect("the index holds values that were checked"),
+            false => extents_of(index_key, entry.value).iter().any(is_here),
+        }
     }
 }
 
 impl<I: Machine> Core<I> {
     /// Moves what this core keeps in the victims; gives those that hold what cannot be moved.
     pub async fn clean_here(self: &Rc<Self>, plan: &CleanPlan) -> Vec<SegmentId> {
-        if plan.seal_logs_before > 0 {
-            self.drop_spare_logs_before(plan.seal_logs_before);
-            self.commits.outdate_before(plan.seal_logs_before);
-        }
         let round = Round {
             plan: plan.clone(),
             pinned: RefCell::default(),
         };
-        let mut next = (!plan.victims.is_empty()).then(Vec::new);
-        while let Some(from) = next {
+        let is_victim = |segment| round.is_victim(segment);
+        if self
+            .checkpoints
+            .extents()
+            .iter()
+            .any(|extent| is_victim(SegmentId(extent.segment)))
+        {
+            self.merge_all(Purpose::Moves).await;
+        }
+        let mut cursor = Cursor::new(Vec::new());
+        let mut is_over = plan.victims.is_empty();
+        while !is_over {
             let begun_ns = self.io.monotonic_ns();
             // Before the walk: what it finds must still be there when it is read.
             let guard = self.guard();
-            let (group, behind) = self.walk(&round, from).await;
-            next = behind;
+            let (group, is_last) = self.walk(&round, &mut cursor).await;
+            is_over = is_last;
             self.move_group(&round, group).await;
             drop(guard);
             self.pause_after(&round, begun_ns).await;
@@ -139,30 +146,17 @@ impl<I: Machine> Core<I> {
         round.pinned.into_inner().into_iter().collect()
     }
 
-    /// Gathers a group from `from` on; also where to go on, if that is not the end.
-    async fn walk(&self, round: &Round, mut from: Vec<u8>) -> (Group, Option<Vec<u8>>) {
+    /// Gathers a group from the cursor on; says whether it came to the end.
+    async fn walk(&self, round: &Round, cursor: &mut Cursor) -> (Group, bool) {
         let mut group = Group::default();
-        loop {
-            let last = self.walk_slice(round, &from, &mut group);
-            let Some(mut behind) = last else {
-                return (group, None);
-            };
-            behind.push(0); // The least key behind it.
+        let held = Held::passing(&self.pages, CLEAN_READ_BYTES);
+        let walked = self.walk_with(cursor, &held, |index_key, entry| {
+            // What is behind a full group is looked at again.
             if group.is_full() {
-                return (group, Some(behind));
+                return Go::Stop;
             }
-            from = behind;
-            self.io.yield_now().await;
-        }
-    }
-
-    /// Gives the key that it came to, unless that was the last.
-    fn walk_slice(&self, round: &Round, from: &[u8], group: &mut Group) -> Option<Vec<u8>> {
-        let index = self.index.borrow();
-        let mut looked_at = 0;
-        for (index_key, entry) in index.range_from(from) {
             if round.concerns(index_key, entry) {
-                for extent in extents_of(index_key, &entry.value) {
+                for extent in extents_of(index_key, entry.value) {
                     match extent.layout {
                         Layout::Inline => group.inline_bytes += extent.length as usize,
                         Layout::Blocks => group.data_bytes += u64::from(extent.disk_bytes()),
@@ -171,14 +165,14 @@ impl<I: Machine> Core<I> {
                 group.found.push(Found {
                     index_key: index_key.to_vec(),
                     sequence: entry.sequence,
+                    value: entry.value.to_vec(),
                 });
             }
-            looked_at += 1;
-            if looked_at == WALK_ENTRIES || group.is_full() {
-                return Some(index_key.to_vec());
-            }
-        }
-        None
+            Go::On
+        });
+        // What cannot be read stays where it is, and what it refers to.
+        let is_last = walked.await.is_err() || !group.is_full();
+        (group, is_last)
     }
 
     /// Copies, syncs, swaps: in this order.
@@ -208,7 +202,13 @@ impl<I: Machine> Core<I> {
                 }
             }
         }
-        let swaps: Vec<_> = copied.into_iter().filter_map(|moved| self.swap(moved)).collect();
+        let mut swaps = Vec::new();
+        for moved in copied {
+            match self.load_key(&moved.index_key).await {
+                Ok(()) => swaps.extend(self.swap(moved)),
+                Err(_) => self.discard(&moved.fresh),
+            }
+        }
         for (answer, bytes) in swaps {
             if let Ok(Reply::Outcome(Ok(_))) = answer.await {
                 count(&self.counters.entries_moved, 1);
@@ -220,6 +220,7 @@ impl<I: Machine> Core<I> {
     /// Queues the record that says where an entry's bytes lie now, if it is as it was when they were copied.
     fn swap(self: &Rc<Self>, moved: Moved) -> Option<(oneshot::Receiver<Reply>, u64)> {
         if !self.is_unchanged(&moved.index_key, moved.sequence) && !planted(Fault::MovedUnchecked) {
+            self.unload_key(&moved.index_key);
             self.discard(&moved.fresh);
             return None;
         }
@@ -262,12 +263,11 @@ impl<I: Machine> Core<I> {
     }
 
     async fn copy_entry(self: &Rc<Self>, round: &Round, found: Found) -> Option<Moved> {
-        let Found { index_key, sequence } = found;
-        let value = {
-            let index = self.index.borrow();
-            let entry = index.get(&index_key).filter(|entry| entry.sequence == sequence)?;
-            entry.value.to_vec()
-        };
+        let Found {
+            index_key,
+            sequence,
+            value,
+        } = found;
         let mut moved = Moved {
             index_key,
             sequence,
@@ -483,7 +483,7 @@ impl<I: Machine> Core<I> {
     fn free_early(self: &Rc<Self>, round: &Round, index_key: &[u8], extents: &[Extent]) {
         let stays = extents.iter().filter(|extent| !round.is_victim(extent.segment));
         let kept = stays.map(|extent| (extent.segment, extent.offset)).collect();
-        let entry = self.index.borrow().get(index_key).cloned();
+        let entry = self.index.borrow().get(index_key).map(EntryRef::to_entry);
         if let Some(entry) = entry {
             self.release(index_key, &entry, &kept);
             self.flush_ledger();

@@ -7,12 +7,15 @@ use crate::engine::Machine;
 use crate::engine::buckets::BucketTable;
 use crate::engine::budget::BufferBudget;
 use crate::engine::cache::{LookupCache, Versions};
+use crate::engine::checkpoint::Checkpoints;
 use crate::engine::group_commit::CommitQueue;
-use crate::engine::message::{Message, Note, Outcome, Refusal, Reply, Request};
+use crate::engine::message::{Content, Message, Note, Outcome, Refusal, Reply, Request};
+use crate::engine::pages::PageCache;
 use crate::engine::planted::{Fault, planted};
 use crate::engine::reads::{OnRetired, ReadGuard, Reads};
 use crate::engine::recover::Assembly;
 use crate::engine::segments::{DataTail, Supply};
+use crate::engine::sizes::Sizes;
 use crate::engine::space::{Ledger, SpaceTable};
 use crate::index::Index;
 use crate::index::key::BucketId;
@@ -43,6 +46,8 @@ pub struct Core<I: Machine> {
     pub data: DataTail,
     /// Where the cleaner puts large extents: what has lived long apart from what is new.
     pub moved: DataTail,
+    /// Where runs of the index go.
+    pub runs: DataTail,
     pub ledger: Ledger,
     pub reads: Rc<Reads>,
     pub counters: Counters,
@@ -53,6 +58,8 @@ pub struct Core<I: Machine> {
     pub documents: Rc<BufferBudget>,
     pub last_document: Rc<BufferBudget>,
     pub cache: LookupCache,
+    pub pages: PageCache,
+    pub checkpoints: Checkpoints,
     pub versions: Versions,
     /// Those of every core, once it has told them.
     versions_of: RefCell<Vec<Option<Versions>>>,
@@ -67,6 +74,12 @@ pub struct Core<I: Machine> {
     next_change: Cell<u64>,
     next_tag: Cell<u64>,
     retired: RefCell<Option<OnRetired>>,
+}
+
+/// The core that owns a key in a run with so many.
+pub fn owner_among(cores: usize, bucket: BucketId, key: &[u8]) -> CoreId {
+    let slot = xxhash_rust::xxh3::xxh3_64_with_seed(key, bucket.0) % u64::from(SLOTS);
+    CoreId((slot % cores as u64) as u16)
 }
 
 /// From the volume's name, which clients do not see.
@@ -88,6 +101,9 @@ pub struct Counters {
     /// Entries that the cleaner gave another place, and the bytes that it copied for them.
     pub entries_moved: Cell<u64>,
     pub bytes_moved: Cell<u64>,
+    /// Runs of the index that were written out of memory, and made of others.
+    pub checkpoints: Cell<u64>,
+    pub merges: Cell<u64>,
     /// On the coordinator: rounds of cleaning, and the segments that were empty after them.
     pub clean_rounds: Cell<u64>,
     pub segments_cleaned: Cell<u64>,
@@ -105,15 +121,16 @@ pub enum ReplyTo {
 }
 
 impl<I: Machine> Core<I> {
-    pub fn new(io: I) -> Rc<Core<I>> {
+    pub fn new(io: I, sizes: &Sizes) -> Rc<Core<I>> {
         let shape = io.volume();
         let core = Rc::new(Core {
             index: RefCell::default(),
             buckets: RefCell::default(),
             commits: CommitQueue::default(),
             supply: Supply::default(),
-            data: DataTail::default(),
-            moved: DataTail::default(),
+            data: DataTail::of(Content::Data),
+            moved: DataTail::of(Content::Data),
+            runs: DataTail::of(Content::Index),
             ledger: Ledger::default(),
             reads: Rc::default(),
             counters: Counters::default(),
@@ -121,7 +138,9 @@ impl<I: Machine> Core<I> {
             copies: BufferBudget::new(COPY_BYTES_MAX),
             documents: BufferBudget::new(XML_GATHERED_BYTES_MAX),
             last_document: BufferBudget::new(XML_BODY_BYTES_MAX),
-            cache: LookupCache::new(cache_seed(&io.volume_id())),
+            cache: LookupCache::new(sizes.lookup_cache_bytes, cache_seed(&io.volume_id())),
+            pages: PageCache::new(sizes.page_cache_bytes, cache_seed(&io.volume_id())),
+            checkpoints: Checkpoints::new(sizes),
             versions: Versions::new(),
             versions_of: RefCell::new(vec![None; io.cores()]),
             space: RefCell::new(SpaceTable::new(shape.segments_max, io.cores())),
@@ -145,8 +164,7 @@ impl<I: Machine> Core<I> {
 
     /// The core that owns a key.
     pub fn owner(&self, bucket: BucketId, key: &[u8]) -> CoreId {
-        let slot = xxhash_rust::xxh3::xxh3_64_with_seed(key, bucket.0) % u64::from(SLOTS);
-        CoreId((slot % self.io.cores() as u64) as u16)
+        owner_among(self.io.cores(), bucket, key)
     }
 
     pub fn is_coordinator(&self) -> bool {
@@ -282,22 +300,25 @@ impl<I: Machine> Core<I> {
                 bucket,
                 walk,
                 glance_at,
-            } => self.reply(to, Reply::Objects(self.objects_here(bucket, &walk, glance_at))),
+            } => self.in_task(to, async move |core| {
+                Reply::Objects(core.objects_here(bucket, &walk, glance_at).await)
+            }),
             Request::ListUploads {
                 bucket,
                 walk,
                 glance_at,
-            } => self.reply(to, Reply::Uploads(self.uploads_here(bucket, &walk, glance_at))),
+            } => self.in_task(to, async move |core| {
+                Reply::Uploads(core.uploads_here(bucket, &walk, glance_at).await)
+            }),
             Request::ListParts {
                 bucket,
                 key,
                 upload,
                 after,
                 max,
-            } => self.reply(
-                to,
-                Reply::Parts(self.parts_here(bucket, &key, upload, after, max)),
-            ),
+            } => self.in_task(to, async move |core| {
+                Reply::Parts(core.parts_here(bucket, &key, upload, after, max).await)
+            }),
             Request::CreateBucket { name, location } => self.in_task(to, async move |core| {
                 Reply::Bucket(core.create_bucket_everywhere(name, location).await)
             }),
@@ -308,7 +329,15 @@ impl<I: Machine> Core<I> {
                 self.buckets.borrow_mut().install(name, bucket);
                 self.reply(to, Reply::Done);
             }
-            Request::BucketsWanted => self.reply(to, Reply::BucketsWanted(self.buckets_wanted())),
+            Request::BucketsWanted => self.in_task(to, async |core| {
+                Reply::BucketsWanted(core.buckets_wanted().await)
+            }),
+            Request::Checkpoint => self.in_task(to, async |core| {
+                Reply::Checkpointed(core.checkpoint().await)
+            }),
+            Request::Confirm => self.in_task(to, async |core| {
+                Reply::Checkpointed(core.confirm_manifest().await)
+            }),
             Request::InstallLostBucket { bucket } => {
                 self.buckets.borrow_mut().install_lost(bucket);
                 self.reply(to, Reply::Done);
@@ -324,10 +353,12 @@ impl<I: Machine> Core<I> {
                 self.buckets.borrow_mut().thaw(bucket);
                 self.reply(to, Reply::Done);
             }
-            Request::DropBucket { name, bucket } => {
-                self.drop_bucket(&name, bucket);
-                self.reply(to, Reply::Done);
-            }
+            Request::DropBucket { name, bucket } => self.in_task(to, async move |core| {
+                if let Err(refusal) = core.drop_bucket(&name, bucket).await {
+                    warn!("weft: the unfinished uploads of a deleted bucket stay until the next start: {refusal:?}");
+                }
+                Reply::Done
+            }),
             Request::Allocate { content, purpose } => self.allocate_segment(content, purpose, to),
             Request::Clean(plan) => {
                 self.in_task(to, async move |core| Reply::Cleaned(core.clean_here(&plan).await))
@@ -356,11 +387,13 @@ impl<I: Machine> Core<I> {
                     self.note(COORDINATOR, Note::Retired { segment });
                 }
             }
-            Note::Retired { segment } => self.segment_retired(segment, from),
+            Note::Retired { segment } => self.segment_retired(segment),
             Note::Damaged => self.note_damage(),
             Note::Made { segment } => self.segment_made(segment),
             Note::Unmade { segment } => self.segment_unmade(segment, from),
             Note::Unusable { segment } => self.space.borrow_mut().unusable(segment),
+            Note::Unneeded { segments } => self.space.borrow_mut().set_unneeded(&segments),
+            Note::Covered { generation } => self.core_covered(from, generation),
             Note::Versions(versions) => self.set_versions(from, versions),
             Note::SpaceFreed => self.space_freed(),
         }

@@ -11,10 +11,11 @@ use crate::engine::Machine;
 use crate::engine::apply::extents_of;
 use crate::engine::core::{Core, ReplyTo, count};
 use crate::engine::entry::{EXTENT_BYTES, Extent, Layout};
+use crate::engine::loading::Names;
 use crate::engine::message::{Content, Lack, Outcome, PoisonedTail, Purpose, Refusal, Reply};
 use crate::engine::planted::{Fault, planted};
 use crate::engine::signal::Signal;
-use crate::index::Lives;
+use crate::index::{INDEX_START, LogPosition, key};
 use crate::io::SegmentId;
 use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::log::{
@@ -114,8 +115,10 @@ pub struct CommitQueue {
     arrived: Signal,
     /// A batch failed that no later one has declared void yet: what it holds may come true at the next start.
     unsettled: Cell<bool>,
-    /// A log that began before this generation takes no more records.
-    outdated_before: Cell<u64>,
+    /// Behind the last batch that has been made true.
+    position: Cell<LogPosition>,
+    /// Bytes of batches that this run has written.
+    written_bytes: Cell<u64>,
     /// Told when the log has been sealed behind what is queued now.
     sealing: RefCell<Vec<oneshot::Sender<()>>>,
 }
@@ -150,11 +153,24 @@ impl CommitQueue {
         })
     }
 
-    /// Logs that began before `generation` take no more records.
-    pub fn outdate_before(&self, generation: u64) {
-        self.outdated_before
-            .set(self.outdated_before.get().max(generation));
-        self.arrived.raise();
+    /// All changes before this place of the log are in the index.
+    pub fn position(&self) -> LogPosition {
+        self.position.get()
+    }
+
+    /// Bytes of log that this run has written.
+    pub fn written_bytes(&self) -> u64 {
+        self.written_bytes.get()
+    }
+
+    /// So many bytes of log were read at the start: a checkpoint spares the next start those, too.
+    pub fn note_replayed(&self, bytes: u64) {
+        self.written_bytes.set(self.written_bytes.get() + bytes);
+    }
+
+    /// Keys that queued records change.
+    pub fn pending_keys(&self) -> Vec<Vec<u8>> {
+        self.pending.borrow().keys().cloned().collect()
     }
 
     /// There may be room for what waits.
@@ -272,12 +288,16 @@ struct OpenLog {
 }
 
 impl OpenLog {
-    fn is_outdated(&self, commits: &CommitQueue) -> bool {
-        self.header.generation < commits.outdated_before.get()
-    }
-
     fn room(&self) -> usize {
         (self.header.segment_size_bytes - self.offset) as usize
+    }
+
+    fn position(&self) -> LogPosition {
+        LogPosition {
+            generation: self.header.generation,
+            offset: self.offset,
+            batch: self.number,
+        }
     }
 }
 
@@ -354,8 +374,9 @@ impl<I: Machine> Core<I> {
                 }
             }
             let sealing = self.commits.sealing.take();
-            let ends = |open: &mut OpenLog| !sealing.is_empty() || open.is_outdated(&self.commits);
-            if let Some(open) = tail.open.take_if(ends) {
+            if !sealing.is_empty()
+                && let Some(open) = tail.open.take()
+            {
                 self.seal_open(open).await;
             }
             for sender in sealing {
@@ -367,7 +388,9 @@ impl<I: Machine> Core<I> {
     /// The longest record that a batch with poison records in front of it can still hold.
     fn record_bytes_max(&self) -> usize {
         let reserve = BATCH_HEADER_BYTES + POISONED_MAX * POISON_RECORD_BYTES;
-        RECORD_BYTES_MAX.min(log::record_bytes_max(self.io.volume().segment_size_bytes) - reserve)
+        // An entry of the index must find room in an index segment as well.
+        let segment_bytes = self.io.volume().segment_size_bytes - INDEX_START;
+        RECORD_BYTES_MAX.min(log::record_bytes_max(segment_bytes) - reserve)
     }
 
     async fn write_batch(self: &Rc<Self>, tail: &mut Tail) -> Result<(), Lack> {
@@ -379,7 +402,7 @@ impl<I: Machine> Core<I> {
         if tail
             .open
             .as_ref()
-            .is_none_or(|open| open.room() < overhead + first_length || open.is_outdated(&self.commits))
+            .is_none_or(|open| open.room() < overhead + first_length)
         {
             self.open_next(tail).await?;
         }
@@ -393,20 +416,20 @@ impl<I: Machine> Core<I> {
             self.answer_early(&mut batch);
         }
         if planted(Fault::EarlyIndex) {
-            self.apply_all(&batch, &open.header);
+            self.apply_all(&batch, SegmentId(open.header.segment));
         }
         match self.write_and_sync(open, buffer).await {
             Ok(()) => {
-                let segment = SegmentId(open.header.segment);
                 open.offset += length;
                 open.number += 1;
-                for poison in tail.poisoned.drain(..) {
-                    self.account_tombstone(segment, Lives::one(poison.generation));
-                }
+                tail.poisoned.clear();
                 self.commits.unsettled.set(false);
                 self.counters.batches.set(self.counters.batches.get() + 1);
-                let home = open.header;
-                self.finish_batch(batch, &home);
+                let (home, position) = (SegmentId(open.header.segment), open.position());
+                self.finish_batch(batch, home);
+                self.commits.position.set(position);
+                count(&self.commits.written_bytes, u64::from(length));
+                self.consider_checkpoint();
                 Ok(())
             }
             Err(error) => {
@@ -551,7 +574,7 @@ impl<I: Machine> Core<I> {
     }
 
     /// Makes what is now on stable storage true, and answers.
-    fn finish_batch(self: &Rc<Self>, batch: Vec<Queued>, home: &SegmentHeader) {
+    fn finish_batch(self: &Rc<Self>, batch: Vec<Queued>, home: SegmentId) {
         // Index first, answers after: whoever gets an answer may read at once.
         if !planted(Fault::EarlyIndex) {
             self.apply_all(&batch, home);
@@ -562,7 +585,7 @@ impl<I: Machine> Core<I> {
         self.finish_answers(batch);
     }
 
-    fn apply_all(self: &Rc<Self>, batch: &[Queued], home: &SegmentHeader) {
+    fn apply_all(self: &Rc<Self>, batch: &[Queued], home: SegmentId) {
         for record in batch.iter().filter_map(|queued| queued.record.as_ref()) {
             self.apply(record, home);
         }
@@ -592,6 +615,7 @@ impl<I: Machine> Core<I> {
         for queued in batch {
             if let Some(record) = &queued.record {
                 self.commits.settle(record);
+                self.unload_record(record);
             }
             // After a failed write the record may be on disk all the same: its extents stay taken until the
             // next start, when recovery knows.
@@ -601,6 +625,19 @@ impl<I: Machine> Core<I> {
                 self.discard_fresh(&record);
             }
             self.reply_outcome(queued.to, Err(refusal));
+        }
+    }
+
+    /// A record is not made true: forgets what was loaded for it.
+    fn unload_record(&self, record: &Record) {
+        for change in &record.changes {
+            self.unload_key(&change.key);
+            if key::is_upload(&change.key) {
+                self.unload_names(&Names {
+                    exact: Vec::new(),
+                    upload: Some(change.key.clone()),
+                });
+            }
         }
     }
 

@@ -7,8 +7,9 @@ use crate::engine::Machine;
 use crate::engine::core::Core;
 use crate::engine::entry::{GlanceAt, ListedObject, ListedUpload, Part, Summary, Upload};
 use crate::engine::message::{PartPage, Refusal, Reply, Request};
+use crate::engine::pages::Held;
 use crate::index::key::{self, BucketId, Named, UploadId};
-use crate::index::{KeyPage, KeyWalk, UploadWalk, WalkItem};
+use crate::index::{EntryRef, Go, KeyPage, KeyWalk, ObjectWalker, UploadWalk, UploadWalker, WalkItem};
 use std::rc::Rc;
 
 const CHECKED: &str = "the index holds values that were checked";
@@ -20,7 +21,7 @@ impl<I: Machine> Core<I> {
         bucket: BucketId,
         walk: KeyWalk,
         glance_at: GlanceAt,
-    ) -> KeyPage<ListedObject> {
+    ) -> Result<KeyPage<ListedObject>, Refusal> {
         let replies = self
             .call_all(|| Request::ListObjects {
                 bucket,
@@ -32,7 +33,7 @@ impl<I: Machine> Core<I> {
             Reply::Objects(page) => page,
             other => unreachable!("a listing is answered by a page, not {other:?}"),
         });
-        merge(pages.collect(), walk.max)
+        Ok(merge(pages.collect::<Result<_, _>>()?, walk.max))
     }
 
     /// A page of a bucket's unfinished uploads, from all cores. Those of one key are all on one core, and stay in order.
@@ -41,7 +42,7 @@ impl<I: Machine> Core<I> {
         bucket: BucketId,
         walk: UploadWalk,
         glance_at: GlanceAt,
-    ) -> KeyPage<ListedUpload> {
+    ) -> Result<KeyPage<ListedUpload>, Refusal> {
         let replies = self
             .call_all(|| Request::ListUploads {
                 bucket,
@@ -53,77 +54,90 @@ impl<I: Machine> Core<I> {
             Reply::Uploads(page) => page,
             other => unreachable!("a listing is answered by a page, not {other:?}"),
         });
-        merge(pages.collect(), walk.keys.max)
+        Ok(merge(pages.collect::<Result<_, _>>()?, walk.keys.max))
     }
 
-    pub fn objects_here(
-        &self,
+    pub async fn objects_here(
+        self: &Rc<Self>,
         bucket: BucketId,
         walk: &KeyWalk,
         glance_at: GlanceAt,
-    ) -> KeyPage<ListedObject> {
-        let index = self.index.borrow();
-        index.walk_objects(bucket, walk, |entry| {
-            let object = Summary::decode(&entry.value).expect(CHECKED);
+    ) -> Result<KeyPage<ListedObject>, Refusal> {
+        let _guard = self.guard();
+        let mut walker = ObjectWalker::new(bucket, walk, |entry: EntryRef<'_>| {
+            let object = Summary::decode(entry.value).expect(CHECKED);
             ListedObject {
                 size: object.size,
                 modified_ms: object.modified_ms,
                 etag: object.etag,
                 glance: glance_at(object.attributes),
             }
-        })
+        });
+        let (mut cursor, held) = (walker.cursor(), Held::ahead(&self.pages));
+        self.walk_with(&mut cursor, &held, |key, entry| walker.see(key, entry))
+            .await?;
+        Ok(walker.page)
     }
 
-    pub fn uploads_here(
-        &self,
+    pub async fn uploads_here(
+        self: &Rc<Self>,
         bucket: BucketId,
         walk: &UploadWalk,
         glance_at: GlanceAt,
-    ) -> KeyPage<ListedUpload> {
-        let index = self.index.borrow();
-        index.walk_uploads(bucket, walk, |id, entry| {
-            let upload = Upload::decode(&entry.value).expect(CHECKED);
+    ) -> Result<KeyPage<ListedUpload>, Refusal> {
+        let _guard = self.guard();
+        let mut walker = UploadWalker::new(bucket, walk, |id, entry: EntryRef<'_>| {
+            let upload = Upload::decode(entry.value).expect(CHECKED);
             ListedUpload {
                 id,
                 initiated_ms: upload.initiated_ms,
                 glance: glance_at(&upload.attributes),
             }
-        })
+        });
+        let (mut cursor, held) = (walker.cursor(), Held::ahead(&self.pages));
+        self.walk_with(&mut cursor, &held, |key, entry| walker.see(key, entry))
+            .await?;
+        Ok(walker.page)
     }
 
-    pub fn parts_here(
-        &self,
+    pub async fn parts_here(
+        self: &Rc<Self>,
         bucket: BucketId,
         object_key: &[u8],
         upload: UploadId,
         after: u16,
         max: usize,
     ) -> Result<PartPage, Refusal> {
+        let _guard = self.guard();
         let scope = key::upload(bucket, object_key, upload);
-        let index = self.index.borrow();
-        let entry = index.get(&scope).ok_or(Refusal::NoSuchUpload)?;
-        let upload_value = Upload::decode(&entry.value).expect(CHECKED);
+        let entry = self.find_entry(&scope).await?.ok_or(Refusal::NoSuchUpload)?;
         let mut page = PartPage {
-            upload: upload_value,
+            upload: Upload::decode(&entry.value).expect(CHECKED),
             parts: Vec::new(),
             truncated: false,
         };
         let from = key::part(bucket, object_key, upload, after.saturating_add(1));
-        for (index_key, entry) in index.range_from(&from) {
+        self.walk_index(from, |index_key, entry| {
             if !index_key.starts_with(&scope) {
-                break;
+                return Go::Stop;
             }
             let Some(Named::Part { number, .. }) = key::parse(index_key) else {
-                continue;
+                return Go::On;
             };
             if page.parts.len() == max {
                 page.truncated = true;
-                break;
+                return Go::Stop;
             }
-            page.parts
-                .push((number, entry.sequence, Part::decode(&entry.value).expect(CHECKED)));
+            let part = Part::decode(entry.value).expect(CHECKED);
+            page.parts.push((number, entry.sequence, part));
+            Go::On
+        })
+        .await?;
+        // It may have ended meanwhile, and taken parts along that are missing here.
+        match self.find_entry(&scope).await? {
+            Some(_) => Ok(page),
+            None => Err(Refusal::NoSuchUpload),
         }
-        Ok(page)
     }
 }
 

@@ -5,6 +5,7 @@ use crate::engine::cache::Cached;
 use crate::engine::core::{Core, ReplyTo};
 use crate::engine::entry::{Layout, Object, Summary};
 use crate::engine::message::{Refusal, Reply, Request, Value};
+use crate::index::EntryRef;
 use crate::io::CoreId;
 use crate::limits::INLINE_BYTES_MAX;
 use std::rc::Rc;
@@ -53,8 +54,8 @@ impl<I: Machine> Core<I> {
 
     /// Answers another core: at once, if nothing need be read.
     pub fn answer_lookup(self: &Rc<Self>, index_key: Vec<u8>, with_body: bool, to: ReplyTo) {
-        match self.look_up_index(&index_key, with_body) {
-            Ok(value) if with_body && value.body.is_none() && has_small_body(&value) => {
+        match self.look_up_at_once(&index_key, with_body) {
+            Some(Ok(value)) if with_body && value.body.is_none() && has_small_body(&value) => {
                 // Whoever asked may go away before the answer, and his guard with him.
                 let guard = self.guard();
                 self.in_task(to, async move |core| {
@@ -62,32 +63,65 @@ impl<I: Machine> Core<I> {
                     Reply::Value(core.read_small_body(value).await)
                 });
             }
-            answer => self.reply(to, Reply::Value(answer)),
+            Some(answer) => self.reply(to, Reply::Value(answer)),
+            None => {
+                let guard = self.guard();
+                self.in_task(to, async move |core| {
+                    let _guard = guard;
+                    Reply::Value(core.look_up(&index_key, with_body).await)
+                });
+            }
         }
     }
 
+    /// The caller holds a guard.
     async fn look_up(self: &Rc<Self>, index_key: &[u8], with_body: bool) -> Result<Value, Refusal> {
-        let value = self.look_up_index(index_key, with_body)?;
+        let value = match self.look_up_at_once(index_key, with_body) {
+            Some(value) => value?,
+            None => {
+                let version = self.versions.of(index_key);
+                let entry = self.find_entry(index_key).await?.ok_or(Refusal::NoSuchKey)?;
+                self.value_of(index_key, version, entry.sequence, entry.value, with_body)
+            }
+        };
         if with_body && value.body.is_none() && has_small_body(&value) {
             return self.read_small_body(value).await;
         }
         Ok(value)
     }
 
-    /// What the index says, with a body that is in the cache.
-    fn look_up_index(&self, index_key: &[u8], with_body: bool) -> Result<Value, Refusal> {
+    /// What the index says, with a body that is in the cache; `None` if something must be read to know.
+    fn look_up_at_once(&self, index_key: &[u8], with_body: bool) -> Option<Result<Value, Refusal>> {
         let version = self.versions.of(index_key);
         let index = self.index.borrow();
-        let entry = index.get(index_key).ok_or(Refusal::NoSuchKey)?;
+        let entry = match index.in_memory(index_key) {
+            Some(known) => known.map(EntryRef::to_entry),
+            None => index.find_in_runs(index_key, &self.pages).ok()?,
+        };
+        Some(
+            entry
+                .map(|entry| self.value_of(index_key, version, entry.sequence, entry.value, with_body))
+                .ok_or(Refusal::NoSuchKey),
+        )
+    }
+
+    fn value_of(
+        &self,
+        index_key: &[u8],
+        version: u64,
+        sequence: u64,
+        encoded: Box<[u8]>,
+        with_body: bool,
+    ) -> Value {
         let body = with_body
             .then(|| self.cache.get(index_key, version)?.body)
             .flatten();
-        Ok(Value {
+        Value {
             version,
-            sequence: entry.sequence,
-            encoded: entry.value.clone(),
+            sequence,
+            encoded,
             body,
-        })
+        }
     }
 
     /// Reads the body, if it lies in one piece in a commit record. The caller holds a guard since the lookup.

@@ -7,7 +7,7 @@ use crate::engine::cache::Versions;
 use crate::engine::entry::{Bucket, ETag, Extent, GlanceAt, ListedObject, ListedUpload, Part, Upload};
 use crate::engine::victims::Shortage;
 use crate::index::key::{BucketId, UploadId};
-use crate::index::{KeyPage, KeyWalk, Lives, UploadWalk};
+use crate::index::{KeyPage, KeyWalk, Manifest, UploadWalk};
 use crate::io::SegmentId;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -124,6 +124,10 @@ pub enum Request {
     Survey(Survey),
     /// At start: changes found in the log that this core owns.
     Recovered(Vec<RecoveredChange>),
+    /// Each core: write what the index has in memory to a run, so that the log before it is not needed any more.
+    Checkpoint,
+    /// Each core: every core has a manifest of this boot; say so in this core's.
+    Confirm,
     /// Each core: move what this core's entries keep in the victims, and say what could not be moved.
     Clean(CleanPlan),
 }
@@ -135,17 +139,19 @@ pub enum Reply {
     Value(Result<Value, Refusal>),
     Outcome(Result<Outcome, Refusal>),
     Outcomes(Vec<Result<Outcome, Refusal>>),
-    Objects(KeyPage<ListedObject>),
-    Uploads(KeyPage<ListedUpload>),
+    Objects(Result<KeyPage<ListedObject>, Refusal>),
+    Uploads(Result<KeyPage<ListedUpload>, Refusal>),
     Parts(Result<PartPage, Refusal>),
     Bucket(Result<Bucket, Refusal>),
     /// Whether the bucket holds nothing on that core.
-    Empty(bool),
+    Empty(Result<bool, Refusal>),
     Allocated(Result<Allocation, Lack>),
     Surveyed(Survey),
     /// Victims that hold what cannot be moved, ever.
     Cleaned(Vec<SegmentId>),
-    BucketsWanted(BTreeSet<BucketId>),
+    BucketsWanted(Result<BTreeSet<BucketId>, Refusal>),
+    /// Whether it is on stable storage.
+    Checkpointed(bool),
 }
 
 /// An object as its owner knows it.
@@ -180,8 +186,13 @@ pub enum Note {
     Unusable { segment: SegmentId },
     /// To core 0, at start: the sender met damage.
     Damaged,
+    /// To core 0, at start: logs and runs of earlier boots that no start needs.
+    Unneeded { segments: Vec<SegmentId> },
     /// To core 0: this segment is there, if it was not before.
     Made { segment: SegmentId },
+    /// To core 0: the sender's logs of lives before this one, and all logs of earlier boots as far as they are the
+    /// sender's, are not needed any more.
+    Covered { generation: u64 },
     /// At start: the counters of the sender's changes.
     Versions(Versions),
     /// From core 0: there is room again, or whoever was told to wait for it should ask again.
@@ -309,6 +320,7 @@ pub struct PartPage {
 pub enum Content {
     Log,
     Data,
+    Index,
 }
 
 /// What a segment is needed for: each may use what is kept back from those before it.
@@ -320,6 +332,8 @@ pub enum Purpose {
     Release,
     /// What the cleaner moves.
     Moves,
+    /// Runs and manifests that make logs unneeded.
+    Index,
 }
 
 /// Why a core gets no segment.
@@ -341,8 +355,8 @@ impl From<Refusal> for Lack {
 pub struct CleanPlan {
     /// In order.
     pub victims: Vec<SegmentId>,
-    /// Logs that began before this generation take no more records: tombstones elsewhere wait for their end.
-    pub seal_logs_before: u64,
+    /// Whether logs wait for a checkpoint.
+    pub checkpoint: bool,
     pub shortage: Shortage,
 }
 
@@ -360,8 +374,6 @@ pub struct Allocation {
 pub struct SpaceDelta {
     pub segment: SegmentId,
     pub live_bytes: i64,
-    /// It holds tombstones of records that these logs may hold.
-    pub shields: Option<Lives>,
 }
 
 /// A segment as found at start.
@@ -377,6 +389,7 @@ pub struct FoundSegment {
 pub enum Found {
     Log,
     Data,
+    Index,
     /// Never written, or freed durably.
     Free,
     /// Its header is damaged: nothing in it is reused.
@@ -400,6 +413,8 @@ pub struct Survey {
     pub poisoned: Vec<PoisonedTail>,
     /// The last boot that got as far as beginning a life of a segment.
     pub newest_epoch: u32,
+    /// The latest of each core and boot that was found.
+    pub manifests: Vec<(SegmentId, Manifest)>,
 }
 
 /// A change read from the log.
@@ -407,12 +422,8 @@ pub struct Survey {
 pub struct RecoveredChange {
     pub key: Vec<u8>,
     pub sequence: u64,
-    pub home_segment: SegmentId,
-    pub home_bytes: u32,
     /// Generation of the log, and offset in it: what was written later of the same change counts.
     pub place: (u64, u32),
-    /// The lives of logs in which records of the key were found.
-    pub lives: Lives,
     /// `None` for a tombstone.
     pub value: Option<Box<[u8]>>,
 }

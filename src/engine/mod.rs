@@ -16,24 +16,30 @@ macro_rules! warn {
 }
 
 mod apply;
+mod audit;
 mod body;
 mod body_reader;
 mod buckets;
 mod budget;
 mod cache;
+mod checkpoint;
 mod clean;
 mod core;
 mod entry;
 mod group_commit;
 mod list;
+mod loading;
 mod lookup;
 mod message;
+mod pages;
 pub mod planted;
 mod reads;
 mod recover;
+mod run_writer;
 mod segments;
 mod shard;
 mod signal;
+mod sizes;
 mod space;
 mod victims;
 
@@ -45,6 +51,7 @@ pub use core::Counters;
 pub use entry::{Bucket, ETag, Glance, GlanceAt, ListedObject, ListedUpload, Object, Part, Upload};
 pub use message::{Completion, Message, Outcome, PartPage, Refusal, WriteCondition};
 pub use recover::{RecoverError, Recovered};
+pub use sizes::Sizes;
 pub use space::SpaceUse;
 
 pub use crate::index::key::{BucketId, UploadId};
@@ -117,8 +124,8 @@ impl<I: Machine> FoundObject<I> {
 impl<I: Machine> Engine<I> {
     /// Recovers what the volume holds and starts the engine of this core. Every core of the run does this at
     /// the same time; it returns when all have.
-    pub async fn start(io: I) -> Result<(Engine<I>, Recovered), RecoverError> {
-        let core = Core::new(io);
+    pub async fn start(io: I, sizes: &Sizes) -> Result<(Engine<I>, Recovered), RecoverError> {
+        let core = Core::new(io, sizes);
         core.io.spawn(core.clone().receive());
         core.io.spawn(core.clone().write_log());
         core.share_versions();
@@ -151,8 +158,29 @@ impl<I: Machine> Engine<I> {
     }
 
     /// Live bytes by segment, as the entries of this core's index imply them.
-    pub fn live_bytes_implied(&self) -> BTreeMap<SegmentId, i64> {
-        self.core.live_bytes_implied()
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
+    pub async fn live_bytes_implied(&self) -> Result<BTreeMap<SegmentId, i64>, Refusal> {
+        self.core.live_bytes_implied().await
+    }
+
+    /// Has one run hold all that the index has.
+    pub async fn compact(&self) {
+        self.core.checkpoint().await;
+        self.core.merge_all(message::Purpose::Moves).await;
+    }
+
+    /// Bytes on disk that the runs of this core's index take.
+    pub fn index_bytes(&self) -> u64 {
+        let extents = self.core.checkpoints.extents();
+        extents.iter().map(|extent| u64::from(extent.length)).sum()
+    }
+
+    /// Has all that is in the log now be in runs of the index, so that the next start need not read it; says whether
+    /// that is on stable storage.
+    pub async fn checkpoint(&self) -> bool {
+        self.core.checkpoint().await
     }
 
     /// Live bytes by segment, as this core counts them for all, if it keeps the table.
@@ -359,12 +387,15 @@ impl<I: Machine> Engine<I> {
     }
 
     /// A page of a bucket's objects, with a glance at the attributes of each.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
     pub async fn list_objects(
         &self,
         bucket: BucketId,
         walk: KeyWalk,
         glance_at: GlanceAt,
-    ) -> KeyPage<ListedObject> {
+    ) -> Result<KeyPage<ListedObject>, Refusal> {
         self.core.list_objects(bucket, walk, glance_at).await
     }
 
@@ -499,12 +530,15 @@ impl<I: Machine> Engine<I> {
     }
 
     /// A page of a bucket's unfinished uploads, with a glance at the attributes of each.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
     pub async fn list_uploads(
         &self,
         bucket: BucketId,
         walk: UploadWalk,
         glance_at: GlanceAt,
-    ) -> KeyPage<ListedUpload> {
+    ) -> Result<KeyPage<ListedUpload>, Refusal> {
         self.core.list_uploads(bucket, walk, glance_at).await
     }
 

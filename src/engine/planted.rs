@@ -14,8 +14,16 @@ pub enum Fault {
     LogUnsynced,
     /// Bodies are not synced before their commit.
     DataUnsynced,
-    /// A log with tombstones is freed though an older one is not.
-    TombstoneFreedEarly,
+    /// A log is freed though no manifest says that it is not needed.
+    UncoveredFreed,
+    /// A merge drops tombstones that hide what an older run has.
+    TombstoneDropped,
+    /// Runs that were merged are given back before a manifest without them is on stable storage.
+    DroppedEarly,
+    /// Manifests are not synced.
+    ManifestUnsynced,
+    /// Runs are not synced before a manifest names them.
+    RunUnsynced,
     /// Batches that failed count although a later one says that they are void.
     PoisonIgnored,
     /// A segment is reused while somebody reads it.

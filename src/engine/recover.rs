@@ -1,11 +1,14 @@
-//! Recovery: reading the logs of all cores, whoever wrote them, and giving each key to its present owner.
+//! Recovery: from the last manifests and the logs behind them, whoever wrote them, to each key's present owner.
 //!
-//! 1. Each core reads the headers of its share of the segments, and the first batch of each log: there a
-//!    batch that failed is declared void. The coordinator gathers this survey and everyone gets all of it.
-//! 2. Each core scans its share of the logs and sends each change to the core that owns the key now, which
-//!    keeps the one with the highest sequence.
-//! 3. The coordinator, which owns the buckets, makes them known. Then each owner drops tombstones, entries of
-//!    buckets that are gone and parts of uploads that are, and accounts for what is left.
+//! 1. Each core reads the headers of its share of the segments, and the manifests in index segments. The coordinator
+//!    gathers this survey and everyone gets all of it: with it, which boot's manifests count, and which logs are not
+//!    in the runs that they name.
+//! 2. Of these, each core reads the first batch of its share: there a batch that failed is declared void. Everyone gets
+//!    all of that, too.
+//! 3. Each core scans its share of the logs and sends each change to the core that owns the key now, which
+//!    keeps the one with the highest sequence. That, in front of the runs, is its index.
+//! 4. The coordinator, which owns the buckets, makes them known. Then each owner drops what is gone and accounts for
+//!    what is left (`audit`).
 //!
 //! A torn tail ends a log. Damage in the middle is an alarm, and what follows it is kept.
 //!
@@ -14,22 +17,22 @@
 //! bucket that says so, and takes no change. All of it comes from what lies on the disk: the next start finds the same.
 
 use crate::engine::Machine;
-use crate::engine::apply::extents_of;
-use crate::engine::core::{COORDINATOR, Core, ReplyTo};
-use crate::engine::entry::{Bucket, Object, Part, Upload};
+use crate::engine::audit::Stock;
+use crate::engine::core::{COORDINATOR, Core, ReplyTo, owner_among};
+use crate::engine::entry::{Bucket, Extent, Object, Part, Upload};
 use crate::engine::message::{
-    Found, FoundSegment, Note, PoisonedTail, RecoveredChange, Reply, Request, Survey,
+    Found, FoundSegment, Note, PoisonedTail, RecoveredChange, Refusal, Reply, Request, Survey,
 };
 use crate::engine::planted::{Fault, planted};
 use crate::engine::space::Before;
-use crate::index::key::{self, BucketId, Named};
-use crate::index::{Entry, Lives};
+use crate::index::key::{self, Named};
+use crate::index::{Entry, Go, INDEX_START, LogPosition, Manifest, RunPlace};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
 use crate::log::{
     BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, RecordRef,
-    ScanStep, SegmentHeader, SegmentKind, WATERMARK_OFFSET, change_length, decode_watermark,
-    is_of_an_empty_log,
+    ScanStep, SegmentHeader, SegmentKind, WATERMARK_OFFSET, decode_watermark, is_of_an_empty_log,
 };
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
@@ -57,6 +60,10 @@ pub struct Recovered {
     pub segments_unreadable: u64,
     /// Segments that an earlier run made, and that are not there.
     pub segments_missing: u64,
+    /// Cores of the last run whose manifest is lost.
+    pub manifests_missing: u64,
+    /// Pages of the index that cannot be read.
+    pub pages_unreadable: u64,
     /// Extents of what was recovered that lie in segments that are not there.
     pub extents_missing: u64,
     /// Buckets whose record is lost, and the objects in them.
@@ -77,6 +84,8 @@ impl Recovered {
             (&mut self.batches_damaged, share.batches_damaged),
             (&mut self.segments_unreadable, share.segments_unreadable),
             (&mut self.segments_missing, share.segments_missing),
+            (&mut self.manifests_missing, share.manifests_missing),
+            (&mut self.pages_unreadable, share.pages_unreadable),
             (&mut self.extents_missing, share.extents_missing),
             (&mut self.buckets_lost, share.buckets_lost),
             (&mut self.objects_of_lost_buckets, share.objects_of_lost_buckets),
@@ -91,6 +100,8 @@ impl Recovered {
         let damage = self.batches_damaged
             + self.segments_unreadable
             + self.segments_missing
+            + self.manifests_missing
+            + self.pages_unreadable
             + self.extents_missing
             + self.buckets_lost;
         damage > 0
@@ -100,6 +111,8 @@ impl Recovered {
 /// Why a volume cannot be opened.
 #[derive(Debug)]
 pub enum RecoverError {
+    /// The disk does not let the index be read.
+    Index,
     Disk {
         segment: Option<SegmentId>,
         error: std::io::Error,
@@ -113,6 +126,10 @@ pub enum RecoverError {
 impl fmt::Display for RecoverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            RecoverError::Index => f.write_str(
+                "the index cannot be read: see what the kernel says of the disk (dmesg), then start again, or copy the \
+                 directory to a sound disk and start there",
+            ),
             RecoverError::Disk {
                 segment: Some(segment),
                 error,
@@ -149,52 +166,149 @@ pub struct Assembly {
     /// Of keys that this core owns: the change with the highest sequence.
     changes: BTreeMap<Vec<u8>, RecoveredChange>,
     /// Segments that are there.
-    segments: BTreeSet<SegmentId>,
+    pub segments: BTreeSet<SegmentId>,
     /// Some core met damage.
-    damaged: bool,
+    pub damaged: bool,
     /// Coordinator: surveys that have arrived, and who waits for all of them.
     survey: Survey,
     surveyors: Vec<ReplyTo>,
+    is_surveyed: bool,
+    /// Uploads that ended in the logs that were read: their parts are gone.
+    pub ended_uploads: Vec<Vec<u8>>,
     /// Coordinator: cores waiting at each stage.
     waiting: BTreeMap<u8, Vec<ReplyTo>>,
 }
 
 const STAGE_SCANNED: u8 = 1;
 const STAGE_BUCKETS: u8 = 2;
-const STAGE_ACCOUNTED: u8 = 3;
+const STAGE_TAKEN: u8 = 3;
+const STAGE_ACCOUNTED: u8 = 4;
+/// What the index says of buckets, in order of their names, comes before all else.
+const BUCKETS_FROM: &[u8] = b"b";
 
 impl<I: Machine> Core<I> {
     /// Rebuilds this core's share of the state. Every core of the run calls this once.
     pub async fn recover(self: &Rc<Self>) -> Result<Recovered, RecoverError> {
         let mut recovered = Recovered::default();
         let surveyed = self.survey_share(&mut recovered).await?;
-        let logs = surveyed.logs;
-        let Reply::Surveyed(survey) = self.call(COORDINATOR, Request::Survey(surveyed.survey)).await else {
-            unreachable!("a survey is answered by one")
-        };
+        let survey = self.exchange(surveyed.survey).await;
         self.note_segments(&survey, &mut recovered);
-        self.settle_freed(&surveyed.freed, survey.newest_epoch).await?;
-        for log in &logs {
-            self.scan(log, &survey.poisoned, &mut recovered).await?;
+        let base = Base::of(&survey.manifests);
+        if self.is_coordinator() {
+            recovered.manifests_missing += base.missing();
         }
+        self.take_runs(&base);
+        self.settle_freed(&surveyed.freed, survey.newest_epoch).await?;
+        let mut unneeded: Vec<SegmentId> = surveyed.indexes;
+        unneeded.retain(|segment| !base.segments.contains(segment));
+        let mut logs: Vec<FoundLog> = Vec::new();
+        for log in surveyed.logs {
+            let segment = SegmentId(log.header.segment);
+            match base.tail_of(log) {
+                Some(log) => logs.push(log),
+                None => unneeded.push(segment),
+            }
+        }
+        let poisoned = self.exchange_poison(&logs).await?;
+        let mut scanned_bytes = 0;
+        for log in &logs {
+            let bytes = self.scan(log, &poisoned, &mut recovered).await?;
+            scanned_bytes += bytes;
+            if bytes == 0 && log.from.batch == 0 {
+                unneeded.push(SegmentId(log.header.segment));
+            }
+        }
+        self.note(COORDINATOR, Note::Unneeded { segments: unneeded });
+        self.commits.note_replayed(scanned_bytes);
         self.tell_damage(&recovered);
         self.barrier(STAGE_SCANNED).await;
+        self.take_tail(&mut recovered);
         if self.is_coordinator() {
-            self.install_recovered_buckets(&mut recovered).await;
+            self.install_recovered_buckets(&mut recovered).await?;
             if self.assembly.borrow().damaged {
                 self.call_all(|| Request::Damaged).await;
             }
         }
         self.barrier(STAGE_BUCKETS).await;
-        self.adopt(&mut recovered);
+        if self.assembly.borrow().damaged {
+            self.checkpoints.switch_off();
+        }
+        self.drop_what_is_gone(&mut recovered).await?;
+        let stock = self.take_stock();
+        if base.epoch.is_none() {
+            self.account_for_all(stock, &mut recovered).await;
+            return Ok(recovered);
+        }
+        // From here on clients change things: on every core what was there before is set down.
+        self.barrier(STAGE_TAKEN).await;
+        // All that is on disk is read for that: it takes longer than clients should wait.
+        recovered.objects = self
+            .checkpoints
+            .places()
+            .iter()
+            .map(|place| place.run.entries)
+            .sum();
+        let core = self.clone();
+        let found = recovered;
+        self.io.spawn(async move {
+            let mut recovered = found;
+            core.account_for_all(stock, &mut recovered).await;
+            core.merge_when_audited().await;
+        });
+        Ok(recovered)
+    }
+
+    /// Counts what is live, and with all cores having done so the segments may be reused.
+    async fn account_for_all(self: &Rc<Self>, stock: Stock, recovered: &mut Recovered) {
+        if planted(Fault::EmptyEarly) && self.is_coordinator() {
+            self.open_space(Before::Reused);
+        }
+        self.audit(stock, recovered).await;
+        self.checkpoints.set_audited();
         self.flush_ledger();
-        self.tell_damage(&recovered);
+        self.tell_damage(recovered);
         self.barrier(STAGE_ACCOUNTED).await;
         if self.is_coordinator() {
             let damaged = self.assembly.borrow().damaged;
             self.open_space(if damaged { Before::Kept } else { Before::Reused });
         }
-        Ok(recovered)
+    }
+
+    async fn exchange(self: &Rc<Self>, survey: Survey) -> Survey {
+        match self.call(COORDINATOR, Request::Survey(survey)).await {
+            Reply::Surveyed(survey) => survey,
+            other => unreachable!("a survey is answered by one, not {other:?}"),
+        }
+    }
+
+    /// What all logs that will be scanned declare void.
+    async fn exchange_poison(self: &Rc<Self>, logs: &[FoundLog]) -> Result<Vec<PoisonedTail>, RecoverError> {
+        let mut poisoned = Vec::new();
+        for log in logs {
+            poisoned.extend(self.poison_in(log).await?);
+        }
+        let survey = Survey {
+            poisoned,
+            ..Survey::default()
+        };
+        Ok(self.exchange(survey).await.poisoned)
+    }
+
+    /// The runs that hold this core's keys: its own, or those of all if there were other cores.
+    fn take_runs(&self, base: &Base) {
+        let (core, cores) = (self.io.core().0, self.io.cores() as u16);
+        let manifests = base.manifests.values();
+        let mixed = base.cores != cores;
+        let mine = manifests.filter(|manifest| mixed || manifest.core == core);
+        let places: Vec<RunPlace> = mine.flat_map(|manifest| manifest.runs.iter().cloned()).collect();
+        let others_too = mixed && !places.is_empty();
+        self.checkpoints.adopt(places, others_too);
+        let mut index = self.index.borrow_mut();
+        index.set_runs(self.checkpoints.list());
+        if others_too {
+            let (core, cores) = (self.io.core(), self.io.cores());
+            index.show_only(Some(Rc::new(move |key| owner_of(key, cores) == Some(core))));
+        }
     }
 
     async fn survey_share(&self, recovered: &mut Recovered) -> Result<ShareSurvey, RecoverError> {
@@ -215,6 +329,7 @@ impl<I: Machine> Core<I> {
                         SegmentKind::Log => Found::Log,
                         SegmentKind::Data => Found::Data,
                         SegmentKind::Free => Found::Free,
+                        SegmentKind::Index => Found::Index,
                     };
                     (Some(header), content, header.generation)
                 }
@@ -244,11 +359,26 @@ impl<I: Machine> Core<I> {
                 continue;
             }
             share.survey.newest_epoch = share.survey.newest_epoch.max(header.epoch);
-            if header.kind == SegmentKind::Log {
-                let watermark = decode_watermark(&bytes[WATERMARK_OFFSET as usize..], &header);
-                let log = FoundLog { header, watermark };
-                share.survey.poisoned.extend(self.poison_in(&log).await?);
-                share.logs.push(log);
+            match header.kind {
+                SegmentKind::Log => share.logs.push(FoundLog {
+                    header,
+                    watermark: decode_watermark(&bytes[WATERMARK_OFFSET as usize..], &header),
+                    from: LogPosition {
+                        generation: header.generation,
+                        offset: LOG_START,
+                        batch: 0,
+                    },
+                }),
+                SegmentKind::Index => {
+                    let front = self.read_window(segment, 0, INDEX_START).await?;
+                    let manifest = Manifest::latest(&front, &header);
+                    share
+                        .survey
+                        .manifests
+                        .extend(manifest.map(|manifest| (segment, manifest)));
+                    share.indexes.push(segment);
+                }
+                SegmentKind::Data | SegmentKind::Free => {}
             }
         }
         Ok(share)
@@ -309,7 +439,7 @@ impl<I: Machine> Core<I> {
     }
 
     /// Before a barrier: behind it, every core's damage is known to the coordinator.
-    fn tell_damage(self: &Rc<Self>, recovered: &Recovered) {
+    pub fn tell_damage(self: &Rc<Self>, recovered: &Recovered) {
         if recovered.is_damaged() {
             self.note(COORDINATOR, Note::Damaged);
         }
@@ -322,6 +452,10 @@ impl<I: Machine> Core<I> {
 
     /// The poison records at the front of a log's first batch.
     async fn poison_in(&self, log: &FoundLog) -> Result<Vec<PoisonedTail>, RecoverError> {
+        // One of which a part is in the runs was begun before that part.
+        if log.from.batch > 0 {
+            return Ok(Vec::new());
+        }
         let mut scan = Scan::new(log, 64 * 1024);
         let mut poisoned = Vec::new();
         scan.first_batch_only = true;
@@ -343,13 +477,13 @@ impl<I: Machine> Core<I> {
         Ok(poisoned)
     }
 
-    /// Reads a whole log and sends its changes to their owners.
+    /// Reads a log and sends its changes to their owners; gives how many bytes that were.
     async fn scan(
         self: &Rc<Self>,
         log: &FoundLog,
         poisoned: &[PoisonedTail],
         recovered: &mut Recovered,
-    ) -> Result<(), RecoverError> {
+    ) -> Result<u64, RecoverError> {
         let header = &log.header;
         let segment = SegmentId(header.segment);
         // Nothing at or behind this place counts.
@@ -361,7 +495,6 @@ impl<I: Machine> Core<I> {
             .min();
         let mut scan = Scan::new(log, SCAN_BYTES);
         let mut records = 0;
-        let mut shields = None;
         self.for_each_batch(&mut scan, |batch, _| {
             if void_from.is_some_and(|from| batch.offset_in_segment() >= from) {
                 return Vec::new();
@@ -369,12 +502,6 @@ impl<I: Machine> Core<I> {
             let mut changes = Vec::new();
             for record in batch.records() {
                 records += 1;
-                if let RecordKind::Poison(poison) = record.kind() {
-                    shields = shields
-                        .into_iter()
-                        .chain([Lives::one(poison.generation)])
-                        .reduce(Lives::and);
-                }
                 for change in record.changes() {
                     changes.push(recovered_change(header, &record, change));
                 }
@@ -385,10 +512,8 @@ impl<I: Machine> Core<I> {
         self.settle_log(&scan, void_from).await?;
         recovered.records += records;
         recovered.batches_damaged += scan.batches_damaged;
-        if let Some(lives) = shields {
-            self.account_tombstone(segment, lives);
-        }
-        Ok(())
+        let tail = scan.end.map_or(scan.from.offset, |(tail, ..)| tail);
+        Ok(u64::from(tail.saturating_sub(scan.from.offset)))
     }
 
     /// Makes what was read from a log durable, and ends the log where it ended.
@@ -476,12 +601,15 @@ impl<I: Machine> Core<I> {
         mut read: impl FnMut(BatchRef<'_>, &mut u64) -> Vec<RecoveredChange>,
     ) -> Result<(), RecoverError> {
         let segment = SegmentId(scan.header.segment);
-        let mut scanner = LogScanner::new(&scan.header, scan.watermark);
+        let mut scanner =
+            LogScanner::new(&scan.header, scan.watermark).from(scan.from.offset, scan.from.batch);
         let (mut window, mut offset) = (Vec::new(), 0);
         loop {
             let out = match scanner.next(&window, offset) {
                 // The first batch is not whole: nothing can be said of it without a search.
-                ScanStep::NeedMore { from, .. } if scan.first_batch_only && from > LOG_START => return Ok(()),
+                ScanStep::NeedMore { from, .. } if scan.first_batch_only && from > scan.from.offset => {
+                    return Ok(());
+                }
                 ScanStep::NeedMore { from, length_min } => {
                     let rest = scan.header.segment_size_bytes - from;
                     window = self
@@ -540,16 +668,9 @@ impl<I: Machine> Core<I> {
     async fn send_recovered(&self, changes: Vec<RecoveredChange>) {
         let mut by_core: BTreeMap<CoreId, (usize, Vec<RecoveredChange>)> = BTreeMap::new();
         for change in changes {
-            let owner = match key::parse(&change.key) {
-                Some(Named::Object { bucket, key }) => self.owner(bucket, &key),
-                Some(Named::Upload { bucket, key, .. } | Named::Part { bucket, key, .. }) => {
-                    self.owner(bucket, &key)
-                }
-                Some(Named::Bucket { .. }) => COORDINATOR,
-                None => {
-                    warn!("weft: a record names a key that this release does not know; it is left alone");
-                    continue;
-                }
+            let Some(owner) = owner_of(&change.key, self.io.cores()) else {
+                warn!("weft: a record names a key that this release does not know; it is left alone");
+                continue;
             };
             let (bytes, batch) = by_core.entry(owner).or_default();
             *bytes += change.key.len() + change.value.as_ref().map_or(0, |value| value.len());
@@ -579,31 +700,31 @@ impl<I: Machine> Core<I> {
         for change in changes {
             match assembly.changes.get_mut(&change.key) {
                 None => drop(assembly.changes.insert(change.key.clone(), change)),
-                Some(known) => {
-                    let lives = known.lives.and(change.lives);
-                    // A change that the cleaner moved keeps its sequence; where it lay before is free by now.
-                    if (known.sequence, known.place) < (change.sequence, change.place) {
-                        *known = change;
-                    }
-                    known.lives = lives;
+                // A change that the cleaner moved keeps its sequence; where it lay before is free by now.
+                Some(known) if (known.sequence, known.place) < (change.sequence, change.place) => {
+                    *known = change
                 }
+                Some(_) => {}
             }
         }
     }
 
-    async fn install_recovered_buckets(self: &Rc<Self>, recovered: &mut Recovered) {
-        let found: Vec<(String, Bucket)> = {
-            let assembly = self.assembly.borrow();
-            let values = assembly
-                .changes
-                .iter()
-                .filter_map(|(key, change)| Some((key, change.value.as_ref()?)));
-            let buckets = values.filter_map(|(index_key, value)| match key::parse(index_key)? {
-                Named::Bucket { name } => Some((String::from_utf8(name).ok()?, Bucket::decode(value)?)),
-                Named::Object { .. } | Named::Upload { .. } | Named::Part { .. } => None,
-            });
-            buckets.collect()
-        };
+    async fn install_recovered_buckets(
+        self: &Rc<Self>,
+        recovered: &mut Recovered,
+    ) -> Result<(), RecoverError> {
+        let mut found: Vec<(String, Bucket)> = Vec::new();
+        let guard = self.guard();
+        let walked = self.walk_index(BUCKETS_FROM.to_vec(), |index_key, entry| {
+            let Some(Named::Bucket { name }) = key::parse(index_key) else {
+                return Go::Stop;
+            };
+            let name = String::from_utf8(name).ok();
+            found.extend(name.zip(Bucket::decode(entry.value)));
+            Go::On
+        });
+        self.unless_damaged(walked.await, recovered)?;
+        drop(guard);
         recovered.buckets = found.len() as u64;
         for (name, bucket) in found {
             self.call_all(|| Request::InstallBucket {
@@ -612,20 +733,22 @@ impl<I: Machine> Core<I> {
             })
             .await;
         }
-        self.install_lost_buckets(recovered).await;
+        self.install_lost_buckets(recovered).await
     }
 
     /// A bucket is deleted only when it is empty, and no object comes before its bucket: one that has none lost it to
     /// damage, also if nothing else shows it. It is in a bucket of that name from here on, so that it can be read.
-    async fn install_lost_buckets(self: &Rc<Self>, recovered: &mut Recovered) {
+    async fn install_lost_buckets(self: &Rc<Self>, recovered: &mut Recovered) -> Result<(), RecoverError> {
         let replies = self.call_all(|| Request::BucketsWanted).await;
-        let lost: BTreeSet<BucketId> = replies
-            .into_iter()
-            .flat_map(|reply| match reply {
-                Reply::BucketsWanted(wanted) => wanted,
+        let mut lost = BTreeSet::new();
+        for reply in replies {
+            match reply {
+                Reply::BucketsWanted(wanted) => {
+                    lost.extend(self.unless_damaged(wanted, recovered)?.unwrap_or_default())
+                }
                 other => unreachable!("wanted buckets are answered by them, not {other:?}"),
-            })
-            .collect();
+            }
+        }
         for &bucket in &lost {
             self.call_all(|| Request::InstallLostBucket { bucket }).await;
         }
@@ -633,111 +756,65 @@ impl<I: Machine> Core<I> {
         if !lost.is_empty() {
             self.note_damage();
         }
+        Ok(())
     }
 
-    /// Buckets that objects of this core are in, and that nobody knows.
-    pub fn buckets_wanted(&self) -> BTreeSet<BucketId> {
-        let buckets = self.buckets.borrow();
-        let assembly = self.assembly.borrow();
-        let there = assembly
-            .changes
-            .iter()
-            .filter(|(_, change)| change.value.is_some());
-        there
-            .filter_map(|(index_key, _)| match key::parse(index_key)? {
-                Named::Object { bucket, .. } => Some(bucket),
-                Named::Upload { .. } | Named::Part { .. } | Named::Bucket { .. } => None,
-            })
-            .filter(|bucket| !buckets.contains(*bucket))
-            .collect()
+    /// What was read of the index; `None` if a checksum refused a part of it, which is noted.
+    pub fn unless_damaged<T>(
+        &self,
+        read: Result<T, Refusal>,
+        recovered: &mut Recovered,
+    ) -> Result<Option<T>, RecoverError> {
+        match read {
+            Ok(read) => Ok(Some(read)),
+            Err(Refusal::Damaged) => {
+                recovered.pages_unreadable += 1;
+                self.note_damage();
+                Ok(None)
+            }
+            Err(_) => Err(RecoverError::Index),
+        }
     }
 
-    /// Makes what was recovered the index, without what is gone.
-    fn adopt(self: &Rc<Self>, recovered: &mut Recovered) {
-        let changes = std::mem::take(&mut self.assembly.borrow_mut().changes);
-        let damaged = self.assembly.borrow().damaged;
-        // The last upload that is known to have ended: its parts come right behind it.
-        let mut ended_upload = Vec::new();
-        for (index_key, change) in changes {
+    /// Has what was read from the logs stand in front of the runs.
+    fn take_tail(self: &Rc<Self>, recovered: &mut Recovered) {
+        let mut assembly = self.assembly.borrow_mut();
+        for (index_key, change) in std::mem::take(&mut assembly.changes) {
             let Some(value) = change.value else {
-                self.account_tombstone(change.home_segment, change.lives);
                 if key::is_upload(&index_key) {
-                    ended_upload = index_key;
+                    assembly.ended_uploads.push(index_key.clone());
                 }
+                self.index.borrow_mut().remove(&index_key, change.sequence);
                 continue;
             };
-            match self.judge(&index_key, &value, recovered) {
-                Verdict::Sound => {}
-                Verdict::Unreadable => {
-                    recovered.orphans += 1;
-                    self.note(COORDINATOR, Note::Damaged);
-                    continue;
-                }
-                Verdict::Orphan => {
-                    let has_ended = !ended_upload.is_empty() && index_key.starts_with(&ended_upload);
-                    if !damaged || has_ended {
-                        continue;
-                    }
-                    // Nobody asks for it, and what it refers to stays in place.
-                    recovered.orphans += 1;
-                }
+            if !self.is_readable(&index_key, &value) {
+                warn!("weft: a record holds a value that this release cannot read; its key is left out");
+                recovered.orphans += 1;
+                self.note(COORDINATOR, Note::Damaged);
+                continue;
             }
             let entry = Entry {
                 sequence: change.sequence,
-                home_segment: change.home_segment.0,
-                home_bytes: change.home_bytes,
-                lives: change.lives,
                 value,
             };
-            self.account_here(change.home_segment, i64::from(change.home_bytes));
-            for extent in extents_of(&index_key, &entry.value) {
-                if !self.assembly.borrow().segments.contains(&extent.segment) {
-                    recovered.extents_missing += 1;
-                }
-                self.account_here(extent.segment, i64::from(extent.disk_bytes()));
-            }
             self.index.borrow_mut().put(&index_key, entry);
         }
     }
 
-    /// Whether an entry's value can be read, and its bucket and upload exist.
-    fn judge(&self, index_key: &[u8], value: &[u8], recovered: &mut Recovered) -> Verdict {
-        let buckets = self.buckets.borrow();
-        let mut is_orphan = false;
-        let is_readable = match key::parse(index_key).expect("checked when it was sent") {
-            Named::Object { bucket, .. } => {
-                recovered.objects += u64::from(buckets.contains(bucket));
-                recovered.objects_of_lost_buckets += u64::from(buckets.is_lost(bucket));
-                is_orphan = !buckets.contains(bucket);
+    fn is_readable(&self, index_key: &[u8], value: &[u8]) -> bool {
+        match key::parse(index_key).expect("checked when it was sent") {
+            Named::Object { .. } => {
                 Object::decode(value).is_some_and(|object| self.are_within_volume(&object.extents))
             }
-            Named::Upload { bucket, .. } => {
-                recovered.uploads += u64::from(buckets.contains(bucket));
-                is_orphan = !buckets.contains(bucket);
-                Upload::decode(value).is_some()
-            }
-            Named::Part {
-                bucket, key, upload, ..
-            } => {
-                let index = self.index.borrow();
-                // Parts sort right behind their upload, so it was adopted before them if it is still there.
-                is_orphan = index.get(&key::upload(bucket, &key, upload)).is_none();
+            Named::Upload { .. } => Upload::decode(value).is_some(),
+            Named::Part { .. } => {
                 Part::decode(value).is_some_and(|part| self.are_within_volume(&part.extents))
             }
             Named::Bucket { .. } => Bucket::decode(value).is_some(),
-        };
-        if !is_readable {
-            warn!("weft: a record holds a value that this release cannot read; its key is left out");
-            return Verdict::Unreadable;
-        }
-        if is_orphan {
-            Verdict::Orphan
-        } else {
-            Verdict::Sound
         }
     }
 
-    fn are_within_volume(&self, extents: &[crate::engine::entry::Extent]) -> bool {
+    fn are_within_volume(&self, extents: &[Extent]) -> bool {
         let shape = self.io.volume();
         extents.iter().all(|extent| {
             extent.segment.0 < shape.segments_max
@@ -790,6 +867,7 @@ impl<I: Machine> Core<I> {
             let mut assembly = self.assembly.borrow_mut();
             assembly.survey.segments.extend(survey.segments);
             assembly.survey.poisoned.extend(survey.poisoned);
+            assembly.survey.manifests.extend(survey.manifests);
             assembly.survey.newest_epoch = assembly.survey.newest_epoch.max(survey.newest_epoch);
             assembly.surveyors.push(to);
             if assembly.surveyors.len() < self.io.cores() {
@@ -800,11 +878,18 @@ impl<I: Machine> Core<I> {
                 std::mem::take(&mut assembly.surveyors),
             )
         };
-        let all = Survey {
-            segments: with_missing(all.segments, self.io.segments_known()),
-            ..all
+        // The second one is of what logs declare void.
+        let is_first = !std::mem::replace(&mut self.assembly.borrow_mut().is_surveyed, true);
+        let all = match is_first {
+            true => Survey {
+                segments: with_missing(all.segments, self.io.segments_known()),
+                ..all
+            },
+            false => all,
         };
-        self.space.borrow_mut().survey(&all);
+        if is_first {
+            self.space.borrow_mut().survey(&all);
+        }
         for to in surveyors {
             self.reply(to, Reply::Surveyed(all.clone()));
         }
@@ -825,19 +910,85 @@ fn with_missing(mut segments: Vec<FoundSegment>, known: u32) -> Vec<FoundSegment
     segments
 }
 
-/// What an entry of the log is to the index.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Verdict {
-    Sound,
-    /// Its bucket or upload is not known.
-    Orphan,
-    Unreadable,
+/// The core that owns an index key in a run with so many; `None` if it is none.
+fn owner_of(index_key: &[u8], cores: usize) -> Option<CoreId> {
+    Some(match key::parse(index_key)? {
+        Named::Object { bucket, key }
+        | Named::Upload { bucket, key, .. }
+        | Named::Part { bucket, key, .. } => owner_among(cores, bucket, &key),
+        Named::Bucket { .. } => COORDINATOR,
+    })
+}
+
+/// The manifests that a start goes by: those of the latest boot of which one says that every core had written one.
+#[derive(Default)]
+struct Base {
+    epoch: Option<u32>,
+    cores: u16,
+    /// The latest of each core.
+    manifests: BTreeMap<u16, Manifest>,
+    /// Where they, and the runs that they name, lie.
+    segments: BTreeSet<SegmentId>,
+}
+
+impl Base {
+    fn of(found: &[(SegmentId, Manifest)]) -> Base {
+        let confirmed = found.iter().filter(|(_, manifest)| manifest.is_confirmed);
+        let Some((_, latest)) = confirmed.max_by_key(|(_, manifest)| manifest.epoch) else {
+            return Base::default();
+        };
+        let mut base = Base {
+            epoch: Some(latest.epoch),
+            cores: latest.cores,
+            ..Base::default()
+        };
+        for (segment, manifest) in found
+            .iter()
+            .filter(|(_, manifest)| manifest.epoch == latest.epoch)
+        {
+            base.segments.insert(*segment);
+            let is_newer = |known: &Manifest| known.number < manifest.number;
+            if base.manifests.get(&manifest.core).is_none_or(is_newer) {
+                base.manifests.insert(manifest.core, manifest.clone());
+            }
+        }
+        let runs = base.manifests.values().flat_map(|manifest| &manifest.runs);
+        let extents = runs.flat_map(|place| &place.extents);
+        base.segments
+            .extend(extents.map(|extent| SegmentId(extent.segment)));
+        base
+    }
+
+    /// Cores whose manifest is lost.
+    fn missing(&self) -> u64 {
+        u64::from(self.cores).saturating_sub(self.manifests.len() as u64)
+    }
+
+    /// The part of a log that is not in the runs; `None` if all of it is.
+    fn tail_of(&self, log: FoundLog) -> Option<FoundLog> {
+        let Some(base) = self.epoch else { return Some(log) };
+        if log.header.epoch != base {
+            return (log.header.epoch > base).then_some(log);
+        }
+        let Some(manifest) = self.manifests.get(&log.header.core) else {
+            return Some(log);
+        };
+        match log.header.generation.cmp(&manifest.covered.generation) {
+            Ordering::Less => None,
+            Ordering::Equal => Some(FoundLog {
+                from: manifest.covered,
+                ..log
+            }),
+            Ordering::Greater => Some(log),
+        }
+    }
 }
 
 #[derive(Default)]
 struct ShareSurvey {
     survey: Survey,
     logs: Vec<FoundLog>,
+    indexes: Vec<SegmentId>,
     /// Of segments that are marked free.
     freed: Vec<SegmentHeader>,
 }
@@ -846,12 +997,15 @@ struct ShareSurvey {
 struct FoundLog {
     header: SegmentHeader,
     watermark: Option<u32>,
+    /// Where what is to be read begins.
+    from: LogPosition,
 }
 
 /// A scan of one log.
 struct Scan {
     header: SegmentHeader,
     watermark: Option<u32>,
+    from: LogPosition,
     window_bytes: u32,
     first_batch_only: bool,
     batches_damaged: u64,
@@ -866,6 +1020,7 @@ impl Scan {
         Scan {
             header: log.header,
             watermark: log.watermark,
+            from: log.from,
             window_bytes,
             first_batch_only: false,
             batches_damaged: 0,
@@ -876,14 +1031,10 @@ impl Scan {
 }
 
 fn recovered_change(home: &SegmentHeader, record: &RecordRef<'_>, change: Change<'_>) -> RecoveredChange {
-    let (key, value) = (change.key(), change.value());
     RecoveredChange {
-        key: key.to_vec(),
+        key: change.key().to_vec(),
         sequence: record.sequence(),
         place: (home.generation, record.offset_in_segment()),
-        home_segment: SegmentId(home.segment),
-        lives: Lives::one(home.generation),
-        home_bytes: change_length(key.len(), value.len()) as u32,
         value: match change {
             Change::Put { value, .. } => Some(value.into()),
             Change::Delete { .. } => None,

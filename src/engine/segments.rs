@@ -10,6 +10,7 @@ use crate::engine::message::{Allocation, Content, Lack, Note, Purpose, Refusal, 
 use crate::engine::planted::{Fault, planted};
 use crate::engine::signal::Waiters;
 use crate::engine::victims::Shortage;
+use crate::index::INDEX_START;
 use crate::io::SegmentId;
 use crate::limits::{BLOCK_BYTES, RESERVATION_BYTES_MAX, ROOM_TIMEOUT, SEGMENT_HEADER_BYTES};
 use crate::log::{
@@ -30,6 +31,7 @@ use std::time::Duration;
 pub struct Supply {
     log: Shelf,
     data: Shelf,
+    index: Shelf,
     /// Whether there is room for what grows, and for what releases.
     growth: Cell<Gate>,
     release: Cell<Gate>,
@@ -68,7 +70,7 @@ struct Shelf {
     ordering: Mutex<()>,
 }
 
-const PURPOSES: usize = Purpose::Moves as usize + 1;
+const PURPOSES: usize = Purpose::Index as usize + 1;
 /// Segments that fail one after the other before the disk is called bad.
 const PREPARE_ATTEMPTS: usize = 3;
 /// A volume that was full is asked again after this long, in nanoseconds, if somebody wants to write.
@@ -84,7 +86,7 @@ impl Supply {
         match purpose {
             Purpose::Growth => Some(&self.growth),
             Purpose::Release => Some(&self.release),
-            Purpose::Moves => None,
+            Purpose::Moves | Purpose::Index => None,
         }
     }
 
@@ -103,6 +105,7 @@ impl Supply {
         match content {
             Content::Log => &self.log,
             Content::Data => &self.data,
+            Content::Index => &self.index,
         }
     }
 }
@@ -268,6 +271,9 @@ impl<I: Machine> Core<I> {
 
     /// Has a segment made ready, unless one is or is about to be.
     fn restock(self: &Rc<Self>, content: Content) {
+        if content == Content::Index {
+            return; // Nobody waits for it but who writes a run, and that is rare.
+        }
         let shelf = self.supply.shelf(content);
         let asks = shelf.spare.borrow().is_empty() && !shelf.is_ordered_for(Purpose::Growth);
         if asks && !self.supply.is_cleaning(Purpose::Growth) {
@@ -354,6 +360,7 @@ impl<I: Machine> Core<I> {
         let kind = match content {
             Content::Log => SegmentKind::Log,
             Content::Data => SegmentKind::Data,
+            Content::Index => SegmentKind::Index,
         };
         let header = self.segment_header(segment, kind, generation);
         if let Err(error) = self.io.allocate(segment).await {
@@ -376,18 +383,6 @@ impl<I: Machine> Core<I> {
         Ok(header)
     }
 
-    /// Gives up spare logs: tombstones elsewhere wait for the end of all logs as old, used or not.
-    pub fn drop_spare_logs_before(self: &Rc<Self>, generation: u64) {
-        let spare = self.supply.log.spare.take();
-        let (dropped, kept): (Vec<_>, Vec<_>) = spare
-            .into_iter()
-            .partition(|header| header.generation < generation);
-        self.supply.log.spare.borrow_mut().extend(kept);
-        for header in dropped {
-            self.seal(SegmentId(header.segment));
-        }
-    }
-
     pub fn segment_header(&self, segment: SegmentId, kind: SegmentKind, generation: u64) -> SegmentHeader {
         let shape = self.io.volume();
         SegmentHeader {
@@ -401,11 +396,14 @@ impl<I: Machine> Core<I> {
         }
     }
 
-    /// Writes a segment's header, and the watermark of a log that holds nothing yet, and syncs them.
+    /// Writes a segment's header, and the watermark of a log that holds nothing yet, or room for manifests without one,
+    /// and syncs them.
     pub async fn write_header(&self, header: &SegmentHeader) -> std::io::Result<()> {
         let mut bytes = header.encode().to_vec();
-        if header.kind == SegmentKind::Log {
-            bytes.extend(encode_watermark(header, LOG_START));
+        match header.kind {
+            SegmentKind::Log => bytes.extend(encode_watermark(header, LOG_START)),
+            SegmentKind::Index => bytes.resize(INDEX_START as usize, 0),
+            SegmentKind::Data | SegmentKind::Free => {}
         }
         let mut buffer = self.io.buffer(bytes.len());
         buffer.as_mut().copy_from_slice(&bytes);
@@ -425,17 +423,33 @@ impl<I: Machine> Core<I> {
 }
 
 /// A segment that large bodies of this core go to: new ones, or those that the cleaner moves.
-#[derive(Default)]
 pub struct DataTail {
+    content: Content,
     current: RefCell<Option<Rc<DataSegment>>>,
     /// One task at a time goes for the next segment.
     turning: Mutex<()>,
+}
+
+impl DataTail {
+    pub fn of(content: Content) -> DataTail {
+        DataTail {
+            content,
+            current: RefCell::default(),
+            turning: Mutex::default(),
+        }
+    }
+
+    /// The segment that is being filled.
+    pub fn current(&self) -> Option<Rc<DataSegment>> {
+        self.current.borrow().clone()
+    }
 }
 
 /// A segment that blocks are written to. It is sealed when nothing more will be written: when the tail has
 /// moved on and the last reservation in it is over.
 pub struct DataSegment {
     pub id: SegmentId,
+    pub header: SegmentHeader,
     cursor: Cell<u32>,
     end: u32,
     reservations: Cell<usize>,
@@ -450,6 +464,11 @@ pub struct DataSegment {
 struct GroupSync {
     running: bool,
     waiting: Vec<oneshot::Sender<bool>>,
+}
+
+/// Bytes on disk that a body is given at a time.
+fn wanted_for(payload_bytes: u64) -> u32 {
+    disk_bytes_for(payload_bytes.min(RESERVATION_BYTES_MAX)).min(RESERVATION_BYTES_MAX) as u32
 }
 
 /// A place for a run of blocks.
@@ -493,7 +512,10 @@ impl<I: Machine> Core<I> {
     pub async fn reserve(self: &Rc<Self>, payload_bytes: u64) -> Result<Reservation, Refusal> {
         let since_ns = self.io.monotonic_ns();
         loop {
-            match self.reserve_in(&self.data, payload_bytes, Purpose::Growth).await {
+            match self
+                .reserve_in(&self.data, wanted_for(payload_bytes), Purpose::Growth)
+                .await
+            {
                 Ok(reservation) => return Ok(reservation),
                 Err(Lack::Refused(refusal)) => return Err(refusal),
                 Err(Lack::Cleaning) => self.room(Purpose::Growth, since_ns).await?,
@@ -503,17 +525,33 @@ impl<I: Machine> Core<I> {
 
     /// As [`Core::reserve`], for what is moved: it never waits for the cleaner.
     pub async fn reserve_for_move(self: &Rc<Self>, payload_bytes: u64) -> Result<Reservation, Lack> {
-        self.reserve_in(&self.moved, payload_bytes, Purpose::Moves).await
+        self.reserve_in(&self.moved, wanted_for(payload_bytes), Purpose::Moves)
+            .await
+    }
+
+    /// Reserves room for pages of a run: `wanted` bytes on disk, or fewer, but not less than `least`.
+    pub async fn reserve_for_run(
+        self: &Rc<Self>,
+        least: u32,
+        wanted: u32,
+        purpose: Purpose,
+    ) -> Result<Reservation, Lack> {
+        loop {
+            let reservation = self.reserve_in(&self.runs, wanted.max(least), purpose).await?;
+            if reservation.disk_bytes >= least {
+                return Ok(reservation);
+            }
+            self.account_here(reservation.segment.id, -i64::from(reservation.disk_bytes));
+            self.end_reservation(&reservation.segment);
+        }
     }
 
     async fn reserve_in(
         self: &Rc<Self>,
         tail: &DataTail,
-        payload_bytes: u64,
+        wanted: u32,
         purpose: Purpose,
     ) -> Result<Reservation, Lack> {
-        let payload_bytes = payload_bytes.min(RESERVATION_BYTES_MAX);
-        let wanted = disk_bytes_for(payload_bytes).min(RESERVATION_BYTES_MAX) as u32;
         loop {
             if let Some(reservation) = self.reserve_in_current(tail, wanted) {
                 return Ok(reservation);
@@ -522,22 +560,53 @@ impl<I: Machine> Core<I> {
             if let Some(reservation) = self.reserve_in_current(tail, wanted) {
                 return Ok(reservation);
             }
-            let header = self.take_segment(Content::Data, purpose).await?;
-            let next = Rc::new(DataSegment {
-                id: SegmentId(header.segment),
-                cursor: Cell::new(SEGMENT_HEADER_BYTES),
-                end: header.segment_size_bytes,
-                reservations: Cell::new(0),
-                passed: Cell::new(false),
-                failed: Cell::new(false),
-                syncing: RefCell::default(),
-            });
-            let passed = tail.current.borrow_mut().replace(next);
-            if let Some(passed) = passed {
-                passed.passed.set(true);
-                self.seal_if_over(&passed);
+            self.begin_segment(tail, purpose).await?;
+        }
+    }
+
+    /// The segment that runs and manifests go to.
+    pub async fn index_segment(self: &Rc<Self>) -> Result<Rc<DataSegment>, Lack> {
+        let sound = || self.runs.current().filter(|segment| !segment.failed.get());
+        loop {
+            if let Some(segment) = sound() {
+                return Ok(segment);
+            }
+            let _turn = self.runs.turning.lock().await;
+            if sound().is_none() {
+                self.begin_segment(&self.runs, Purpose::Index).await?;
             }
         }
+    }
+
+    /// Has a tail go on in a new segment. The caller has the turn.
+    async fn begin_segment(self: &Rc<Self>, tail: &DataTail, purpose: Purpose) -> Result<(), Lack> {
+        let header = self.take_segment(tail.content, purpose).await?;
+        let is_index = tail.content == Content::Index;
+        let next = Rc::new(DataSegment {
+            id: SegmentId(header.segment),
+            header,
+            cursor: Cell::new(if is_index {
+                INDEX_START
+            } else {
+                SEGMENT_HEADER_BYTES
+            }),
+            end: header.segment_size_bytes,
+            reservations: Cell::new(0),
+            passed: Cell::new(false),
+            failed: Cell::new(false),
+            syncing: RefCell::default(),
+        });
+        // The latest manifest is always in the segment that is being filled.
+        if is_index && !self.copy_manifest(&next).await {
+            self.seal(next.id);
+            return Err(Lack::Refused(Refusal::DiskFailed));
+        }
+        let passed = tail.current.borrow_mut().replace(next);
+        if let Some(passed) = passed {
+            passed.passed.set(true);
+            self.seal_if_over(&passed);
+        }
+        Ok(())
     }
 
     fn reserve_in_current(self: &Rc<Self>, tail: &DataTail, wanted: u32) -> Option<Reservation> {

@@ -8,6 +8,7 @@ use crate::engine::Machine;
 use crate::engine::core::{Core, ReplyTo};
 use crate::engine::entry::{ETag, Extent, Layout, Object, Part, Summary, Upload};
 use crate::engine::group_commit::{Change, Queued, Record};
+use crate::engine::loading::Names;
 use crate::engine::message::{
     Completion, Mutation, NewBody, NewObject, NewPart, Outcome, Purpose, Refusal, Reply, WriteCondition,
 };
@@ -25,39 +26,45 @@ impl<I: Machine> Core<I> {
 
     /// As [`Core::mutate`], for a change that came at `since_ns`.
     fn mutate_since(self: &Rc<Self>, mutation: Mutation, to: ReplyTo, since_ns: u64) {
-        let purpose = match mutation.grows() {
-            true => Purpose::Growth,
-            false => Purpose::Release,
-        };
-        if self.supply.is_cleaning(purpose) {
-            return self.mutate_after(mutation, to, since_ns, async move |core| {
-                core.room(purpose, since_ns).await
-            });
+        if !self.supply.is_cleaning(mutation.purpose())
+            && !self.uses_what_moves(&mutation)
+            && !self.is_index_behind()
+            && self.load_at_once(&mutation)
+        {
+            return self.decide(mutation, to);
         }
-        if self.uses_what_moves(&mutation) {
-            return self.mutate_after(mutation, to, since_ns, async |core| {
-                core.commits_settled().await;
-                Ok(())
-            });
-        }
-        self.decide(mutation, to);
-    }
-
-    /// Has a change that nobody has looked at yet wait for something.
-    fn mutate_after<F>(self: &Rc<Self>, mutation: Mutation, to: ReplyTo, since_ns: u64, wait: F)
-    where
-        F: AsyncFnOnce(&Rc<Self>) -> Result<(), Refusal> + 'static,
-    {
         let core = self.clone();
         self.io.spawn(async move {
-            match wait(&core).await {
-                Ok(()) => core.mutate_since(mutation, to, since_ns),
+            match core.ready(&mutation, since_ns).await {
+                Ok(()) => core.decide(mutation, to),
                 Err(refusal) => {
                     core.discard(&mutation.into_extents());
                     core.reply_outcome(to, Err(refusal));
                 }
             }
         });
+    }
+
+    /// Waits for what a change needs before it can be decided. When it returns, nothing may come in between.
+    async fn ready(self: &Rc<Self>, mutation: &Mutation, since_ns: u64) -> Result<(), Refusal> {
+        let purpose = mutation.purpose();
+        loop {
+            if self.supply.is_cleaning(purpose) {
+                self.room(purpose, since_ns).await?;
+            } else if self.uses_what_moves(mutation) {
+                self.commits_settled().await;
+            } else if self.is_index_behind() {
+                self.index_room(since_ns).await?;
+            } else if self.load_at_once(mutation) {
+                return Ok(());
+            } else {
+                self.load(mutation).await?;
+                if !self.supply.is_cleaning(purpose) && !self.uses_what_moves(mutation) {
+                    return Ok(());
+                }
+                self.unload(mutation);
+            }
+        }
     }
 
     /// Whether a change takes over extents that the cleaner is about to swap for others. It then comes right behind.
@@ -83,7 +90,16 @@ impl<I: Machine> Core<I> {
         }
     }
 
+    /// Decides on a change of which memory knows all that it looks at.
     fn decide(self: &Rc<Self>, mutation: Mutation, to: ReplyTo) {
+        let loaded = (self.index.borrow().loaded_len() > 0).then(|| mutation.names());
+        self.decide_loaded(mutation, to);
+        if let Some(names) = loaded {
+            self.unload_names(&names);
+        }
+    }
+
+    fn decide_loaded(self: &Rc<Self>, mutation: Mutation, to: ReplyTo) {
         let checked = self.admit(&mutation).and_then(|()| self.check(&mutation));
         // Only what changes nothing must wait for those that are pending: a change queues behind them.
         let is_pending = |mutation: &Mutation| mutation.rests_on(|key| self.commits.is_pending(key));
@@ -290,7 +306,7 @@ impl<I: Machine> Core<I> {
                 self.index
                     .borrow()
                     .get(index_key)
-                    .map(|entry| (entry.sequence, &*entry.value)),
+                    .map(|entry| (entry.sequence, entry.value)),
             ),
         })
     }
@@ -401,7 +417,7 @@ impl<I: Machine> Core<I> {
             NewBody::Keep { .. } => {
                 let index = self.index.borrow();
                 let entry = index.get(&index_key).expect("checked to be there");
-                let kept = Object::decode(&entry.value).expect("the index holds values that were checked");
+                let kept = Object::decode(entry.value).expect("the index holds values that were checked");
                 object = Object {
                     modified_ms: object.modified_ms,
                     attributes: object.attributes,
@@ -427,7 +443,7 @@ impl<I: Machine> Core<I> {
             let entry = index
                 .get(&key::part(bucket, key, upload, number))
                 .expect("checked to be there");
-            let part = Part::decode(&entry.value).expect("the index holds values that were checked");
+            let part = Part::decode(entry.value).expect("the index holds values that were checked");
             part_sizes.push(part.size);
             extents.extend_from_slice(&part.extents);
         }
@@ -528,6 +544,51 @@ impl Mutation {
             | Mutation::CompleteUpload { bucket, .. }
             | Mutation::AbortUpload { bucket, .. } => Some(*bucket),
             Mutation::PutBucket { .. } | Mutation::RemoveBucket { .. } => None,
+        }
+    }
+
+    /// The keys that it looks at.
+    pub fn names(&self) -> Names {
+        let exact = |keys| Names {
+            exact: keys,
+            upload: None,
+        };
+        match self {
+            Mutation::PutObject { bucket, key, .. } | Mutation::DeleteObject { bucket, key } => {
+                exact(vec![key::object(*bucket, key)])
+            }
+            Mutation::CreateUpload { .. } => exact(Vec::new()),
+            Mutation::PutPart {
+                bucket,
+                key,
+                upload,
+                number,
+                ..
+            } => exact(vec![
+                key::upload(*bucket, key, *upload),
+                key::part(*bucket, key, *upload, *number),
+            ]),
+            Mutation::CompleteUpload {
+                bucket, key, upload, ..
+            } => Names {
+                exact: vec![key::object(*bucket, key)],
+                upload: Some(key::upload(*bucket, key, *upload)),
+            },
+            Mutation::AbortUpload { bucket, key, upload } => Names {
+                exact: Vec::new(),
+                upload: Some(key::upload(*bucket, key, *upload)),
+            },
+            Mutation::PutBucket { name, .. } | Mutation::RemoveBucket { name } => {
+                exact(vec![key::bucket(name)])
+            }
+        }
+    }
+
+    /// What room it needs.
+    fn purpose(&self) -> Purpose {
+        match self.grows() {
+            true => Purpose::Growth,
+            false => Purpose::Release,
         }
     }
 

@@ -2,8 +2,8 @@
 //!
 //! The coordinator keeps the table; each core tells it what died and what came to life, gathered by segment
 //! (its ledger). Invariants: a segment is reused only when it is sealed, nothing in it is live, and no read
-//! that could meet it is in flight; a log segment that holds tombstones outlives every log that may hold what they
-//! delete, and each of those is marked free on disk first, so that no deleted key comes back.
+//! that could meet it is in flight; a log, only when a manifest on stable storage says that what it says is in runs; and
+//! what earlier boots left of logs and runs, only when every core has such a manifest of this boot.
 
 use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo, count};
@@ -12,10 +12,8 @@ use crate::engine::message::{
 };
 use crate::engine::planted::{Fault, planted};
 use crate::engine::victims::{Candidate, Round, Shortage};
-use crate::index::Lives;
 use crate::io::{CoreId, SegmentId};
 use crate::limits::CLEAN_VICTIMS_MAX;
-use crate::log::SegmentKind;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -24,7 +22,7 @@ use std::time::Duration;
 /// A core's changes of live bytes that the coordinator does not know yet.
 #[derive(Default)]
 pub struct Ledger {
-    deltas: RefCell<BTreeMap<SegmentId, (i64, Option<Lives>)>>,
+    deltas: RefCell<BTreeMap<SegmentId, i64>>,
     /// Bytes that clients' changes wrote or ended.
     changed_bytes: Cell<u64>,
     flush_planned: Cell<bool>,
@@ -43,8 +41,6 @@ pub struct SpaceTable {
     /// Free and never made.
     fresh: VecDeque<SegmentId>,
     next_generation: u64,
-    /// Lives of log segments that are not free, oldest first.
-    logs: BTreeMap<u64, SegmentId>,
     /// Sealed, and nothing live: free as soon as the rules allow.
     empty: BTreeSet<SegmentId>,
     /// Cores that were refused.
@@ -55,12 +51,18 @@ pub struct SpaceTable {
     cleaning: bool,
     /// What rounds of cleaning came to since clients last changed much.
     gain: Gain,
-    /// Cores were asked to end logs that began before this generation.
-    sealed_before: u64,
+    /// By core of this boot: its logs of lives before this generation are not needed any more. 0: it has no manifest.
+    covered: Vec<u64>,
+    /// Every core has one, and says so: what earlier boots left counts no more.
+    is_confirmed: bool,
+    /// The first life of this boot.
+    first_generation: u64,
     /// When segments that could not be emptied were last given another chance.
     retried_ns: u64,
     /// False until recovery has accounted for everything.
     open: bool,
+    /// Manifests are written in this run.
+    may_checkpoint: bool,
     /// The one that is being made: the next comes when it is there, so that none is ever missing in between.
     making: Option<SegmentId>,
     /// Who waits for that.
@@ -80,7 +82,9 @@ pub enum Before {
 /// How many free segments are kept back for what.
 #[derive(Clone, Copy)]
 struct Marks {
-    /// For the cleaner alone: each core needs a log and a data segment before another one becomes free.
+    /// For runs and manifests alone: with them logs become free.
+    index: usize,
+    /// For them and the cleaner: each core needs a log and a data segment before another one becomes free.
     moves: usize,
     /// For it and for deletes.
     release: usize,
@@ -90,9 +94,11 @@ struct Marks {
 
 impl Marks {
     fn new(segments: usize, cores: usize) -> Marks {
-        let moves = 2 * cores;
+        let index = cores;
+        let moves = index + 2 * cores;
         let release = moves + cores;
         Marks {
+            index,
             moves,
             release,
             low: release + (2 * cores).max(segments / LOW_PARTS),
@@ -101,7 +107,8 @@ impl Marks {
 
     fn kept_from(&self, purpose: Purpose) -> usize {
         match purpose {
-            Purpose::Moves => 0,
+            Purpose::Index => 0,
+            Purpose::Moves => self.index,
             Purpose::Release => self.moves,
             Purpose::Growth => self.release,
         }
@@ -163,8 +170,10 @@ struct Segment {
     left_bytes: Option<i64>,
     /// Holds what cannot be moved.
     is_pinned: bool,
-    /// Logs that may hold what its tombstones delete.
-    shields: Option<Lives>,
+    /// The core that fills it, if it is of this boot.
+    core: CoreId,
+    /// Of an earlier boot, and no start needs what it says.
+    is_unneeded: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -174,7 +183,6 @@ enum Status {
     Sealed(Content),
     /// Waiting until no core reads it.
     Retiring {
-        content: Content,
         cores_left: usize,
     },
     /// Damaged or failed: never reused in this run.
@@ -201,23 +209,26 @@ impl SpaceTable {
             live_bytes: 0,
             left_bytes: None,
             is_pinned: false,
-            shields: None,
+            core: COORDINATOR,
+            is_unneeded: false,
         };
         SpaceTable {
             segments: vec![free; segments_max as usize],
             recycled: VecDeque::new(),
             fresh: (0..segments_max).map(SegmentId).collect(),
             next_generation: 1,
-            logs: BTreeMap::new(),
             empty: BTreeSet::new(),
             refused: BTreeSet::new(),
             cores,
             marks: Marks::new(segments_max as usize, cores),
             cleaning: false,
             gain: Gain::default(),
-            sealed_before: 0,
+            covered: vec![0; cores],
+            is_confirmed: false,
+            first_generation: 1,
             retried_ns: 0,
             open: false,
+            may_checkpoint: true,
             making: None,
             waiting: VecDeque::new(),
             kept_before: 0,
@@ -235,18 +246,25 @@ impl SpaceTable {
             segment.status = match found.content {
                 Found::Log => Status::Sealed(Content::Log),
                 Found::Data => Status::Sealed(Content::Data),
+                Found::Index => Status::Sealed(Content::Index),
                 Found::Free => Status::Free,
                 // It may come back: whatever was made in its place would be overwritten.
                 Found::Unreadable | Found::Missing => Status::Unusable,
             };
-            match found.content {
-                Found::Log => drop(self.logs.insert(found.generation, found.segment)),
-                Found::Free => self.recycled.push_back(found.segment),
-                Found::Data | Found::Unreadable | Found::Missing => {}
+            if found.content == Found::Free {
+                self.recycled.push_back(found.segment);
             }
         }
+        self.first_generation = self.next_generation;
         let known: BTreeSet<SegmentId> = survey.segments.iter().map(|found| found.segment).collect();
         self.fresh.retain(|fresh| !known.contains(fresh));
+    }
+
+    /// At start: what no start needs, whether or not this boot writes manifests.
+    pub fn set_unneeded(&mut self, segments: &[SegmentId]) {
+        for id in segments {
+            self.segments[id.0 as usize].is_unneeded = true;
+        }
     }
 
     pub fn usage(&self) -> SpaceUse {
@@ -280,6 +298,7 @@ impl SpaceTable {
         &mut self,
         content: Content,
         purpose: Purpose,
+        core: CoreId,
         segment_bytes: u64,
     ) -> Result<Allocation, Lack> {
         let kept = self.marks.kept_from(purpose);
@@ -309,11 +328,9 @@ impl SpaceTable {
             live_bytes: 0,
             left_bytes: None,
             is_pinned: false,
-            shields: None,
+            core,
+            is_unneeded: false,
         };
-        if content == Content::Log {
-            self.logs.insert(generation, id);
-        }
         Ok(Allocation {
             segment: id,
             generation,
@@ -366,7 +383,6 @@ impl SpaceTable {
         }
         let plan = self.plan(shortage, segment_bytes)?;
         self.cleaning = true;
-        self.sealed_before = self.sealed_before.max(plan.seal_logs_before);
         Some(plan)
     }
 
@@ -382,10 +398,11 @@ impl SpaceTable {
             shortage,
         };
         let victims = round.choose(&self.candidates());
-        let seal_logs_before = self.open_logs_waited_for();
-        (!victims.is_empty() || seal_logs_before > self.sealed_before).then_some(CleanPlan {
+        let waits = |id: &SegmentId| self.waits_for_checkpoint(*id);
+        let checkpoint = self.empty.iter().any(waits) || victims.iter().any(waits);
+        (!victims.is_empty() || checkpoint).then_some(CleanPlan {
             victims,
-            seal_logs_before,
+            checkpoint,
             shortage,
         })
     }
@@ -393,13 +410,12 @@ impl SpaceTable {
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
         for (id, segment) in (0..).map(SegmentId).zip(&self.segments) {
-            let Status::Sealed(content) = segment.status else {
-                continue;
-            };
-            if !segment.is_pinned && segment.left_bytes != Some(segment.live_bytes) {
+            if matches!(segment.status, Status::Sealed(_))
+                && !segment.is_pinned
+                && segment.left_bytes != Some(segment.live_bytes)
+            {
                 candidates.push(Candidate {
                     segment: id,
-                    content,
                     generation: segment.generation,
                     live_bytes: segment.live_bytes.max(0) as u64,
                 });
@@ -408,16 +424,28 @@ impl SpaceTable {
         candidates
     }
 
-    /// Right behind the last log that takes records and whose end the tombstones of an empty one wait for, or 0.
-    fn open_logs_waited_for(&self) -> u64 {
-        let is_open = |id: SegmentId| matches!(self.segments[id.0 as usize].status, Status::Open(_));
-        let waited_for = self.empty.iter().filter_map(|&id| {
-            let lives = self.segments[id.0 as usize].shields?;
-            let logs = self.logs.range(lives.generations());
-            let open = logs.filter(|&(_, &log)| is_open(log));
-            open.map(|(generation, _)| *generation).max()
-        });
-        waited_for.max().map_or(0, |generation| generation + 1)
+    /// Whether a segment will be free only when cores have written manifests.
+    fn waits_for_checkpoint(&self, id: SegmentId) -> bool {
+        let segment = &self.segments[id.0 as usize];
+        match segment.status {
+            Status::Sealed(Content::Log | Content::Index) => !self.is_covered(segment) && self.may_checkpoint,
+            _ => false,
+        }
+    }
+
+    /// Whether the next start could do without what a segment says, were there nothing live in it.
+    fn is_covered(&self, segment: &Segment) -> bool {
+        let is_older = segment.generation < self.first_generation;
+        match segment.status {
+            Status::Sealed(Content::Log | Content::Index) if is_older => {
+                self.is_confirmed || segment.is_unneeded
+            }
+            Status::Sealed(Content::Log) => {
+                let covered = self.covered[usize::from(segment.core.0)];
+                self.is_confirmed && segment.generation < covered
+            }
+            _ => true,
+        }
     }
 
     /// The round is over. Counts the victims in which nothing lives any more.
@@ -452,11 +480,6 @@ impl SpaceTable {
         for delta in deltas {
             let segment = &mut self.segments[delta.segment.0 as usize];
             segment.live_bytes += delta.live_bytes;
-            segment.shields = segment
-                .shields
-                .into_iter()
-                .chain(delta.shields)
-                .reduce(Lives::and);
             self.note_if_empty(delta.segment);
         }
     }
@@ -479,6 +502,7 @@ impl SpaceTable {
     /// Keeps all that was there before this run as it is. What cannot be read may have had the greatest generation.
     fn keep_what_was_there(&mut self) {
         self.recycled.clear();
+        self.may_checkpoint = false;
         self.next_generation += GENERATIONS_SKIPPED;
         self.kept_before = self.next_generation;
         // Nor is anything moved out of it: that would give no room.
@@ -495,8 +519,7 @@ impl SpaceTable {
     fn note_if_empty(&mut self, id: SegmentId) {
         let segment = &self.segments[id.0 as usize];
         // Before recovery has accounted for everything, nothing live only means that not all was told.
-        let accounted = self.open || planted(Fault::EmptyEarly);
-        if accounted && matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
+        if self.open && matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
             self.empty.insert(id);
         }
     }
@@ -511,45 +534,29 @@ impl SpaceTable {
             .iter()
             .copied()
             .filter(|&id| self.segments[id.0 as usize].generation >= self.kept_before)
-            .filter(|&id| !self.shields(id) || planted(Fault::TombstoneFreedEarly))
+            .filter(|&id| self.is_covered(&self.segments[id.0 as usize]) || planted(Fault::UncoveredFreed))
             .collect();
         for &id in &ready {
             self.empty.remove(&id);
             let segment = &mut self.segments[id.0 as usize];
-            let Status::Sealed(content) = segment.status else {
-                unreachable!("only sealed segments are empty")
-            };
             segment.status = Status::Retiring {
-                content,
                 cores_left: self.cores,
             };
         }
         ready
     }
 
-    /// Whether a segment's tombstones may still delete something.
-    fn shields(&self, id: SegmentId) -> bool {
-        let segment = &self.segments[id.0 as usize];
-        // Of its own records it is rid when they go with it.
-        segment.shields.is_some_and(|lives| {
-            let mut logs = self.logs.range(lives.generations());
-            logs.any(|(generation, _)| *generation != segment.generation)
-        })
-    }
-
-    /// One core has no read of the segment any more; returns its content when it was the last.
-    fn retired(&mut self, id: SegmentId) -> Option<Content> {
-        let Status::Retiring { content, cores_left } = &mut self.segments[id.0 as usize].status else {
+    /// One core has no read of the segment any more; says whether it was the last.
+    fn retired(&mut self, id: SegmentId) -> bool {
+        let Status::Retiring { cores_left } = &mut self.segments[id.0 as usize].status else {
             unreachable!("only a retiring segment is retired")
         };
         *cores_left -= 1;
-        (*cores_left == 0).then_some(*content)
+        *cores_left == 0
     }
 
     fn take_back(&mut self, id: SegmentId, status: Status) {
-        let segment = &mut self.segments[id.0 as usize];
-        segment.status = status;
-        self.logs.remove(&segment.generation);
+        self.segments[id.0 as usize].status = status;
     }
 
     /// A segment that was given could not be made: it is as free as before, and its core waits for room.
@@ -571,7 +578,6 @@ impl SpaceTable {
     fn freed(&mut self, id: SegmentId) -> BTreeSet<CoreId> {
         let segment = &mut self.segments[id.0 as usize];
         segment.status = Status::Free;
-        self.logs.remove(&segment.generation);
         self.recycled.push_back(id);
         match self.free() > self.marks.moves {
             true => std::mem::take(&mut self.refused),
@@ -583,7 +589,7 @@ impl SpaceTable {
 impl<I: Machine> Core<I> {
     /// Counts live bytes of a segment up or down.
     pub fn account_here(self: &Rc<Self>, segment: SegmentId, live_bytes: i64) {
-        self.ledger.deltas.borrow_mut().entry(segment).or_default().0 += live_bytes;
+        *self.ledger.deltas.borrow_mut().entry(segment).or_default() += live_bytes;
         self.plan_flush();
     }
 
@@ -592,26 +598,12 @@ impl<I: Machine> Core<I> {
         count(&self.ledger.changed_bytes, bytes);
     }
 
-    /// Counts a tombstone (or poison) in a log, of records that the logs of `lives` may hold.
-    pub fn account_tombstone(self: &Rc<Self>, segment: SegmentId, lives: Lives) {
-        {
-            let mut deltas = self.ledger.deltas.borrow_mut();
-            let shields = &mut deltas.entry(segment).or_default().1;
-            *shields = Some(shields.map_or(lives, |known| known.and(lives)));
-        }
-        self.plan_flush();
-    }
-
     /// Tells the coordinator now.
     pub fn flush_ledger(self: &Rc<Self>) {
         let deltas = std::mem::take(&mut *self.ledger.deltas.borrow_mut());
         if !deltas.is_empty() {
             let deltas = deltas.into_iter();
-            let deltas = deltas.map(|(segment, (live_bytes, shields))| SpaceDelta {
-                segment,
-                live_bytes,
-                shields,
-            });
+            let deltas = deltas.map(|(segment, live_bytes)| SpaceDelta { segment, live_bytes });
             let note = Note::Space {
                 deltas: deltas.collect(),
                 changed_bytes: self.ledger.changed_bytes.take(),
@@ -654,21 +646,21 @@ impl<I: Machine> Core<I> {
             return table.waiting.push_back((content, purpose, to));
         }
         let segment_bytes = self.segment_bytes();
+        let core = match &to {
+            ReplyTo::Local(_) => self.io.core(),
+            ReplyTo::Remote { core, .. } => *core,
+        };
         let allocated = {
             let mut table = self.space.borrow_mut();
-            let allocated = table.allocate(content, purpose, segment_bytes);
+            let allocated = table.allocate(content, purpose, core, segment_bytes);
             if allocated == Err(Lack::Refused(Refusal::Full)) {
                 table.retry(self.io.monotonic_ns());
-                table.allocate(content, purpose, segment_bytes)
+                table.allocate(content, purpose, core, segment_bytes)
             } else {
                 allocated
             }
         };
         if allocated.is_err() {
-            let core = match &to {
-                ReplyTo::Local(_) => self.io.core(),
-                ReplyTo::Remote { core, .. } => *core,
-            };
             self.space.borrow_mut().refused.insert(core);
         }
         self.reply(to, Reply::Allocated(allocated));
@@ -694,6 +686,9 @@ impl<I: Machine> Core<I> {
                     other => unreachable!("a round is answered by what it left, not {other:?}"),
                 });
                 let pinned: Vec<SegmentId> = pinned.collect();
+                if plan.checkpoint {
+                    core.checkpoint_everywhere().await;
+                }
                 let emptied = core.space.borrow_mut().end_round(&plan, &pinned);
                 count(&core.counters.segments_cleaned, emptied);
                 count(&core.counters.clean_rounds, 1);
@@ -764,30 +759,10 @@ impl<I: Machine> Core<I> {
     }
 
     /// Coordinator: a core reads the segment no more.
-    pub fn segment_retired(self: &Rc<Self>, id: SegmentId, _from: CoreId) {
-        let last = self.space.borrow_mut().retired(id);
-        match last {
-            None => {}
-            Some(Content::Data) => self.segment_freed(id),
-            // Free on disk before it counts as gone: younger tombstones may go once it does.
-            Some(Content::Log) => {
-                let core = self.clone();
-                self.io.spawn(async move { core.free_log(id).await });
-            }
-        }
-    }
-
-    async fn free_log(self: &Rc<Self>, id: SegmentId) {
-        let generation = self.space.borrow().segments[id.0 as usize].generation;
-        let header = self.segment_header(id, SegmentKind::Free, generation);
-        match self.write_header(&header).await {
-            Ok(()) => self.segment_freed(id),
-            Err(error) => {
-                warn!("weft: log segment {id} cannot be marked free: {error}; it is left out");
-                self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
-                self.space.borrow_mut().segments[id.0 as usize].status = Status::Unusable;
-                self.tell_refused();
-            }
+    pub fn segment_retired(self: &Rc<Self>, id: SegmentId) {
+        let is_over = self.space.borrow_mut().retired(id);
+        if is_over {
+            self.segment_freed(id);
         }
     }
 
@@ -801,6 +776,47 @@ impl<I: Machine> Core<I> {
         let more = self.space.borrow().can_make_room(self.segment_bytes());
         if !more {
             self.tell_refused();
+        }
+    }
+
+    /// Coordinator: has every core write a manifest, so that logs are not needed any more.
+    pub async fn checkpoint_everywhere(self: &Rc<Self>) {
+        self.call_all(|| Request::Checkpoint).await;
+        self.confirm_when_all_have().await;
+    }
+
+    /// Coordinator: when every core has a manifest of this boot, each is told, and says so in it. From then on a start
+    /// goes by them, and by nothing that came before.
+    async fn confirm_when_all_have(self: &Rc<Self>) {
+        let is_due =
+            |table: &SpaceTable| !table.is_confirmed && table.covered.iter().all(|&covered| covered > 0);
+        if !is_due(&self.space.borrow()) {
+            return;
+        }
+        let replies = self.call_all(|| Request::Confirm).await;
+        if replies
+            .iter()
+            .all(|reply| matches!(reply, Reply::Checkpointed(true)))
+        {
+            self.space.borrow_mut().is_confirmed = true;
+            self.free_empty();
+        }
+    }
+
+    /// Coordinator: a core has a manifest on stable storage.
+    pub fn core_covered(self: &Rc<Self>, from: CoreId, generation: u64) {
+        let is_first = {
+            let mut table = self.space.borrow_mut();
+            let covered = &mut table.covered[usize::from(from.0)];
+            let is_first = *covered == 0;
+            *covered = (*covered).max(generation).max(1);
+            is_first && !table.is_confirmed
+        };
+        self.free_empty();
+        if is_first {
+            // One core alone makes no start shorter, and gives no room.
+            let core = self.clone();
+            self.io.spawn(async move { core.checkpoint_everywhere().await });
         }
     }
 

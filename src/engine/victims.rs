@@ -1,20 +1,17 @@
 //! Which segments to clean: those that give much room for little work, and not before room is short.
 //!
-//! Data segments are taken by cost and benefit: the room that one gives, times the age of what stays, over the work of
-//! reading it and writing what lives. Logs are taken from the oldest on, several as one: only behind all older logs do
-//! the tombstones in one shield nothing, and go with it. As free segments get fewer, fuller victims will do.
+//! By cost and benefit: the room that one gives, times the age of what stays, over the work of reading it and writing
+//! what lives. As free segments get fewer, fuller victims will do.
 //!
 //! Invariant: pure; a round's victims give more room than what lives in them takes, and what lives in them fits the
 //! room that the round was given.
 
-use crate::engine::message::Content;
 use crate::io::SegmentId;
 
 /// A sealed segment that may be cleaned.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Candidate {
     pub segment: SegmentId,
-    pub content: Content,
     pub generation: u64,
     pub live_bytes: u64,
 }
@@ -39,8 +36,6 @@ pub struct Shortage(u32);
 /// At no shortage a victim is at most this full, in 1/32 of a segment; at the greatest one, nearly whole.
 const FULLNESS_MAX_AT_EASE: u64 = 16;
 const FULLNESS_MAX: u64 = 31;
-/// Logs that are taken as one.
-const LOGS_MAX: usize = 16;
 
 impl Shortage {
     pub const NONE: Shortage = Shortage(0);
@@ -62,60 +57,35 @@ impl Shortage {
     }
 }
 
-/// Victims that are taken together or not at all.
-struct Unit {
-    segments: Vec<SegmentId>,
-    live_bytes: u64,
-    score: f64,
-}
-
 impl Round {
-    /// The victims of a round among `candidates`; of logs, those given are all that are sealed and may be moved.
+    /// The victims of a round among `candidates`.
     pub fn choose(&self, candidates: &[Candidate]) -> Vec<SegmentId> {
-        let data = candidates.iter().filter(|of| of.content == Content::Data);
-        let mut units: Vec<Unit> = data.filter_map(|of| self.unit(&[*of])).collect();
-        units.extend(self.oldest_logs(candidates));
+        let mut scored: Vec<(f64, &Candidate)> = candidates
+            .iter()
+            .filter_map(|candidate| Some((self.score(candidate)?, candidate)))
+            .collect();
         // The sort is stable: equal scores stay in order of segment.
-        units.sort_by(|a, b| b.score.total_cmp(&a.score));
+        scored.sort_by(|(a, _), (b, _)| b.total_cmp(a));
         let (mut victims, mut live_bytes) = (Vec::new(), 0);
-        for unit in units {
-            let fits = live_bytes + unit.live_bytes <= self.live_bytes_max
-                && victims.len() + unit.segments.len() <= self.segments_max;
-            if fits {
-                live_bytes += unit.live_bytes;
-                victims.extend(unit.segments);
+        for (_, candidate) in scored {
+            if live_bytes + candidate.live_bytes <= self.live_bytes_max && victims.len() < self.segments_max {
+                live_bytes += candidate.live_bytes;
+                victims.push(candidate.segment);
             }
         }
         victims.sort_unstable();
         victims
     }
 
-    /// The oldest logs, as many of them as together are worth most.
-    fn oldest_logs(&self, candidates: &[Candidate]) -> Option<Unit> {
-        let mut logs: Vec<Candidate> = candidates.to_vec();
-        logs.retain(|of| of.content == Content::Log);
-        logs.sort_unstable_by_key(|of| of.generation);
-        let most = logs.len().min(LOGS_MAX).min(self.segments_max);
-        let runs = (1..=most).filter_map(|count| self.unit(&logs[..count]));
-        runs.filter(|unit| unit.live_bytes <= self.live_bytes_max)
-            .max_by(|a, b| a.score.total_cmp(&b.score))
-    }
-
-    /// `None` if they are too full to be worth it, or hold nothing: those become free by themselves.
-    fn unit(&self, of: &[Candidate]) -> Option<Unit> {
-        let total = of.len() as u64 * self.segment_bytes;
-        let live_bytes: u64 = of.iter().map(|of| of.live_bytes).sum();
+    /// `None` if it is too full to be worth it, or holds nothing: then it becomes free by itself.
+    fn score(&self, of: &Candidate) -> Option<f64> {
+        let (total, live_bytes) = (self.segment_bytes, of.live_bytes);
         if live_bytes == 0 || live_bytes * 32 > total * self.shortage.fullness_max() {
             return None;
         }
-        let oldest = of.iter().map(|of| of.generation).min()?;
-        let age = self.next_generation.saturating_sub(oldest).max(1);
+        let age = self.next_generation.saturating_sub(of.generation).max(1);
         let gain = (total - live_bytes) as f64 * age as f64;
-        Some(Unit {
-            segments: of.iter().map(|of| of.segment).collect(),
-            live_bytes,
-            score: gain / (total + live_bytes) as f64,
-        })
+        Some(gain / (total + live_bytes) as f64)
     }
 }
 
@@ -123,10 +93,9 @@ impl Round {
 mod tests {
     use super::*;
 
-    fn candidate(segment: u32, content: Content, generation: u64, live_bytes: u64) -> Candidate {
+    fn candidate(segment: u32, generation: u64, live_bytes: u64) -> Candidate {
         Candidate {
             segment: SegmentId(segment),
-            content,
             generation,
             live_bytes,
         }
@@ -148,7 +117,7 @@ mod tests {
 
     #[test]
     fn the_emptier_and_the_older_come_first() {
-        let data = |segment, generation, live| candidate(segment, Content::Data, generation, live);
+        let data = candidate;
         // Of equal age 1 is emptier; 3 is fuller than 2, and much older; 2 does not fit any more.
         let all = [data(4, 50, 40), data(1, 50, 10), data(2, 90, 45), data(3, 10, 49)];
         assert_eq!(round(Shortage(0)).choose(&all), ids(&[1, 3, 4]));
@@ -157,21 +126,12 @@ mod tests {
 
     #[test]
     fn fuller_victims_will_do_as_room_gets_short() {
-        let full = |live| [candidate(1, Content::Data, 1, live)];
+        let full = |live| [candidate(1, 1, live)];
         for (missing, fullest) in [(0, 50), (128, 71), (256, 96)] {
             let round = round(Shortage(missing));
             assert_eq!(round.choose(&full(fullest)), ids(&[1]), "{missing}");
             assert_eq!(round.choose(&full(fullest + 2)), [], "{missing}");
         }
-    }
-
-    #[test]
-    fn logs_are_taken_from_the_oldest_on_however_full_it_is() {
-        let log = |segment, generation, live| candidate(segment, Content::Log, generation, live);
-        // The oldest alone is not worth it; with the two behind it it is.
-        let all = [log(9, 30, 0), log(7, 20, 5), log(8, 10, 90), log(6, 40, 99)];
-        assert_eq!(round(Shortage(0)).choose(&all), ids(&[7, 8, 9]));
-        assert_eq!(round(Shortage(0)).choose(&all[2..]), []);
     }
 
     #[test]

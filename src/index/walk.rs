@@ -3,8 +3,11 @@
 //! A common prefix costs one seek, however many keys it hides: after it the walk goes on at the first key
 //! that does not start with it. The parts of an upload cost one seek as well. The walk compares object keys (unescaped), as S3's listings do.
 
-use super::{Entry, Index, key};
+use super::{EntryRef, Index, MergeCursor, Need, Pages, key};
 use std::ops::Bound;
+
+/// Keys that a walk looks at before others of its core get their turn: some 200 us.
+const WALK_ENTRIES: usize = 1000;
 
 /// What to walk. Keys are object keys, not index keys.
 #[derive(Clone, Debug)]
@@ -50,102 +53,269 @@ pub struct KeyPage<T> {
     pub truncated: bool,
 }
 
-impl Index {
-    /// Walks the objects of `bucket`; `view` makes what the page holds of each entry.
-    pub fn walk_objects<T>(
-        &self,
-        bucket: key::BucketId,
-        walk: &KeyWalk,
-        mut view: impl FnMut(&Entry) -> T,
-    ) -> KeyPage<T> {
-        let scope = key::object_prefix(bucket, &walk.prefix);
-        let mut from = Bound::Included(walk.first_index_key(&scope, bucket));
-        let mut page = KeyPage {
+impl<T> Default for KeyPage<T> {
+    fn default() -> KeyPage<T> {
+        KeyPage {
             items: Vec::new(),
             truncated: false,
-        };
-        let mut range = self.map.range::<[u8], _>((borrow(&from), Bound::Unbounded));
-        while let Some((index_key, entry)) = range.next() {
-            if !index_key.starts_with(&scope) {
-                break;
-            }
-            let name = key::object_key(index_key);
-            let folded = walk.common_prefix_of(&name);
-            if folded.is_none() && walk.after.as_deref().is_some_and(|after| &*name <= after) {
-                continue;
-            }
-            if page.items.len() == walk.max {
-                page.truncated = true;
-                break;
-            }
-            let Some(length) = folded else {
-                page.items.push(WalkItem::Key(name.into_owned(), view(entry)));
-                continue;
-            };
-            let common = name[..length].to_vec();
-            let Some(behind) = super::successor_of_prefix(&key::object_prefix(bucket, &common)) else {
-                break;
-            };
-            page.items.push(WalkItem::CommonPrefix(common));
-            from = Bound::Included(behind);
-            range = self.map.range::<[u8], _>((borrow(&from), Bound::Unbounded));
         }
-        page
+    }
+}
+
+/// Where a walk goes on.
+pub enum Go {
+    /// At the next key.
+    On,
+    /// At the first key that is not less than this one, which lies ahead.
+    To(Vec<u8>),
+    Stop,
+}
+
+/// How far a walk came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Walked {
+    /// To the end, or where it was told to stop.
+    Ended,
+    /// It has looked at many keys, and can go on from there when others had their turn.
+    Paused,
+}
+
+/// A place in all layers of an index. It stays one while they change: the walk shows what is there when it comes by.
+pub struct Cursor {
+    /// The least key that was not looked at.
+    from: Vec<u8>,
+    runs: MergeCursor,
+    /// The shape of the index that has these runs.
+    shape: Option<u64>,
+    /// They stand at the first key from `from` on.
+    placed: bool,
+}
+
+impl Cursor {
+    /// In front of the first key that is not less than `from`.
+    pub fn new(from: Vec<u8>) -> Cursor {
+        Cursor {
+            from,
+            runs: MergeCursor::new(&[]),
+            shape: None,
+            placed: false,
+        }
+    }
+
+    fn pass(&mut self, key: &[u8]) {
+        self.from.clear();
+        self.from.extend_from_slice(key);
+        self.from.push(0); // The least key behind it.
     }
 }
 
 impl Index {
-    /// Walks the unfinished uploads of `bucket`, those of a key in the order in which they began.
-    pub fn walk_uploads<T>(
+    /// Shows the entries from the cursor on, in order, until `see` says otherwise. The one at which it stopped is the
+    /// next to be shown.
+    ///
+    /// # Errors
+    /// The page of a run that is needed to go on: with it at hand, the call goes on where this one came to.
+    pub fn walk(
         &self,
-        bucket: key::BucketId,
-        walk: &UploadWalk,
-        mut view: impl FnMut(key::UploadId, &Entry) -> T,
-    ) -> KeyPage<T> {
-        let scope = key::upload_prefix(bucket, &walk.keys.prefix);
-        let mut from = Bound::Included(walk.first_index_key(&scope, bucket));
-        let mut page = KeyPage {
-            items: Vec::new(),
-            truncated: false,
-        };
-        let mut range = self.map.range::<[u8], _>((borrow(&from), Bound::Unbounded));
-        while let Some((index_key, entry)) = range.next() {
-            if !index_key.starts_with(&scope) {
-                break;
+        cursor: &mut Cursor,
+        pages: &impl Pages,
+        mut see: impl FnMut(&[u8], EntryRef<'_>) -> Go,
+    ) -> Result<Walked, Need> {
+        let mut looked_at = 0;
+        'place: loop {
+            if cursor.shape != Some(self.shape) {
+                cursor.runs = MergeCursor::new(&self.runs);
+                cursor.shape = Some(self.shape);
+                cursor.placed = false;
             }
-            let hidden = match key::parse(index_key) {
-                Some(key::Named::Upload {
-                    key: name, upload, ..
-                }) => {
-                    let folded = walk.keys.common_prefix_of(&name);
-                    if folded.is_none() && !walk.is_behind_marker(&name, upload) {
-                        continue;
+            if !cursor.placed {
+                cursor.runs.seek(&cursor.from, pages)?;
+                cursor.placed = true;
+            }
+            let range = (Bound::Included(cursor.from.as_slice()), Bound::Unbounded);
+            let mut active = self.active.range::<[u8], _>(range).peekable();
+            let mut frozen = self
+                .frozen
+                .as_ref()
+                .map(|frozen| frozen.range::<[u8], _>(range).peekable());
+            loop {
+                let in_active = active.peek().copied();
+                let in_frozen = frozen.as_mut().and_then(|frozen| frozen.peek().copied());
+                let in_runs = cursor.runs.item();
+                let heads = [
+                    in_active.map(|(key, _)| &**key),
+                    in_frozen.map(|(key, _)| &**key),
+                    in_runs.as_ref().map(|item| item.key),
+                ];
+                let Some(least) = heads.into_iter().flatten().min() else {
+                    return Ok(Walked::Ended);
+                };
+                let [at_active, at_frozen, at_runs] = heads.map(|head| head == Some(least));
+                let entry = if at_active {
+                    in_active.and_then(|(_, slot)| slot.entry())
+                } else if at_frozen {
+                    in_frozen.and_then(|(_, slot)| slot.entry())
+                } else {
+                    in_runs.as_ref().and_then(|item| {
+                        let value = item.value?;
+                        Some(EntryRef {
+                            sequence: item.sequence,
+                            value,
+                        })
+                    })
+                };
+                looked_at += 1;
+                let is_hidden =
+                    || !at_active && !at_frozen && self.shown.as_ref().is_some_and(|shown| !shown(least));
+                let go = match entry {
+                    Some(entry) if !is_hidden() => see(least, entry),
+                    _ => Go::On,
+                };
+                match go {
+                    Go::On => {}
+                    Go::Stop => {
+                        let from = least.to_vec();
+                        cursor.from = from;
+                        return Ok(Walked::Ended);
                     }
-                    if page.items.len() == walk.keys.max {
-                        page.truncated = true;
-                        break;
+                    Go::To(ahead) => {
+                        cursor.from = ahead;
+                        cursor.placed = false;
+                        continue 'place;
                     }
-                    let Some(length) = folded else {
-                        page.items.push(WalkItem::Key(name, view(upload, entry)));
-                        continue;
-                    };
-                    let common = name[..length].to_vec();
-                    let hidden = key::upload_prefix(bucket, &common);
-                    page.items.push(WalkItem::CommonPrefix(common));
-                    hidden
                 }
-                Some(key::Named::Part {
-                    key: name, upload, ..
-                }) => key::upload(bucket, &name, upload),
-                _ => continue,
-            };
-            let Some(behind) = super::successor_of_prefix(&hidden) else {
-                break;
-            };
-            from = Bound::Included(behind);
-            range = self.map.range::<[u8], _>((borrow(&from), Bound::Unbounded));
+                if looked_at == WALK_ENTRIES {
+                    let from = least.to_vec();
+                    cursor.pass(&from);
+                    cursor.placed = false;
+                    return Ok(Walked::Paused);
+                }
+                if at_active {
+                    active.next();
+                }
+                if at_frozen && let Some(frozen) = &mut frozen {
+                    frozen.next();
+                }
+                if at_runs && let Err(need) = cursor.runs.advance(pages) {
+                    let from = cursor.runs.item().expect("nothing moved").key.to_vec();
+                    drop((active, frozen));
+                    cursor.pass(&from);
+                    cursor.placed = false;
+                    return Err(need);
+                }
+            }
         }
-        page
+    }
+}
+
+/// Gathers a page of a bucket's objects from a walk; `view` makes what the page holds of each entry.
+pub struct ObjectWalker<'w, T, V> {
+    bucket: key::BucketId,
+    walk: &'w KeyWalk,
+    scope: Vec<u8>,
+    view: V,
+    pub page: KeyPage<T>,
+}
+
+impl<'w, T, V: FnMut(EntryRef<'_>) -> T> ObjectWalker<'w, T, V> {
+    pub fn new(bucket: key::BucketId, walk: &'w KeyWalk, view: V) -> Self {
+        ObjectWalker {
+            bucket,
+            walk,
+            scope: key::object_prefix(bucket, &walk.prefix),
+            view,
+            page: KeyPage::default(),
+        }
+    }
+
+    /// Where the walk begins.
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(self.walk.first_index_key(&self.scope, self.bucket))
+    }
+
+    pub fn see(&mut self, index_key: &[u8], entry: EntryRef<'_>) -> Go {
+        if !index_key.starts_with(&self.scope) {
+            return Go::Stop;
+        }
+        let name = key::object_key(index_key);
+        let folded = self.walk.common_prefix_of(&name);
+        if folded.is_none() && self.walk.after.as_deref().is_some_and(|after| &*name <= after) {
+            return Go::On;
+        }
+        if self.page.items.len() == self.walk.max {
+            self.page.truncated = true;
+            return Go::Stop;
+        }
+        let Some(length) = folded else {
+            let seen = (self.view)(entry);
+            self.page.items.push(WalkItem::Key(name.into_owned(), seen));
+            return Go::On;
+        };
+        let common = name[..length].to_vec();
+        let behind = super::successor_of_prefix(&key::object_prefix(self.bucket, &common));
+        self.page.items.push(WalkItem::CommonPrefix(common));
+        behind.map_or(Go::Stop, Go::To)
+    }
+}
+
+/// Gathers a page of a bucket's unfinished uploads from a walk, those of a key in the order in which they began.
+pub struct UploadWalker<'w, T, V> {
+    bucket: key::BucketId,
+    walk: &'w UploadWalk,
+    scope: Vec<u8>,
+    view: V,
+    pub page: KeyPage<T>,
+}
+
+impl<'w, T, V: FnMut(key::UploadId, EntryRef<'_>) -> T> UploadWalker<'w, T, V> {
+    pub fn new(bucket: key::BucketId, walk: &'w UploadWalk, view: V) -> Self {
+        UploadWalker {
+            bucket,
+            walk,
+            scope: key::upload_prefix(bucket, &walk.keys.prefix),
+            view,
+            page: KeyPage::default(),
+        }
+    }
+
+    /// Where the walk begins.
+    pub fn cursor(&self) -> Cursor {
+        Cursor::new(self.walk.first_index_key(&self.scope, self.bucket))
+    }
+
+    pub fn see(&mut self, index_key: &[u8], entry: EntryRef<'_>) -> Go {
+        if !index_key.starts_with(&self.scope) {
+            return Go::Stop;
+        }
+        let hidden = match key::parse(index_key) {
+            Some(key::Named::Upload {
+                key: name, upload, ..
+            }) => {
+                let folded = self.walk.keys.common_prefix_of(&name);
+                if folded.is_none() && !self.walk.is_behind_marker(&name, upload) {
+                    return Go::On;
+                }
+                if self.page.items.len() == self.walk.keys.max {
+                    self.page.truncated = true;
+                    return Go::Stop;
+                }
+                let Some(length) = folded else {
+                    let seen = (self.view)(upload, entry);
+                    self.page.items.push(WalkItem::Key(name, seen));
+                    return Go::On;
+                };
+                let common = name[..length].to_vec();
+                let hidden = key::upload_prefix(self.bucket, &common);
+                self.page.items.push(WalkItem::CommonPrefix(common));
+                hidden
+            }
+            // The parts of an upload cost one seek.
+            Some(key::Named::Part {
+                key: name, upload, ..
+            }) => key::upload(self.bucket, &name, upload),
+            _ => return Go::On,
+        };
+        super::successor_of_prefix(&hidden).map_or(Go::Stop, Go::To)
     }
 }
 
@@ -209,31 +379,43 @@ impl KeyWalk {
     }
 }
 
-fn borrow(bound: &Bound<Vec<u8>>) -> Bound<&[u8]> {
-    bound.as_ref().map(|key| key.as_slice())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::index::{Entry, Page, PageAddress, Run};
     use key::BucketId;
+    use std::rc::Rc;
+
+    struct NoPages;
+
+    impl Pages for NoPages {
+        fn page(&self, _: &Run, _: PageAddress) -> Option<Rc<Page>> {
+            unreachable!("there is no run")
+        }
+    }
+
+    fn walk_all(index: &Index, mut cursor: Cursor, mut see: impl FnMut(&[u8], EntryRef<'_>) -> Go) {
+        while index
+            .walk(&mut cursor, &NoPages, &mut see)
+            .expect("there is no run")
+            == Walked::Paused
+        {}
+    }
 
     fn index(names: &[&str]) -> Index {
         let mut index = Index::default();
         for (sequence, name) in names.iter().enumerate() {
             let entry = Entry {
                 sequence: sequence as u64,
-                home_segment: 0,
-                home_bytes: 0,
-                lives: crate::index::Lives::one(0),
                 value: Box::default(),
             };
             index.put(&key::object(BucketId(1), name.as_bytes()), entry);
         }
-        index.put(
-            &key::object(BucketId(2), b"other"),
-            index.map.values().next().unwrap().clone(),
-        );
+        let other = Entry {
+            sequence: 0,
+            value: Box::default(),
+        };
+        index.put(&key::object(BucketId(2), b"other"), other);
         index
     }
 
@@ -254,7 +436,9 @@ mod tests {
             after: after.map(|a| a.as_bytes().to_vec()),
             max,
         };
-        index.walk_objects(BucketId(1), &walk, |_| ())
+        let mut walker = ObjectWalker::new(BucketId(1), &walk, |_| ());
+        walk_all(index, walker.cursor(), |key, entry| walker.see(key, entry));
+        walker.page
     }
 
     #[test]
@@ -296,9 +480,6 @@ mod tests {
                 };
                 let entry = Entry {
                     sequence: part.into(),
-                    home_segment: 0,
-                    home_bytes: 0,
-                    lives: crate::index::Lives::one(0),
                     value: Box::default(),
                 };
                 index.put(&index_key, entry);
@@ -317,10 +498,12 @@ mod tests {
             },
             after_upload: after.and_then(|(_, id)| (id > 0).then_some(key::UploadId([id; 16]))),
         };
-        let page = index.walk_uploads(BucketId(1), &walk, |id, entry| {
+        let mut walker = UploadWalker::new(BucketId(1), &walk, |id, entry: EntryRef<'_>| {
             assert_eq!(entry.sequence, 0, "a part is no upload");
             id.0[0]
         });
+        walk_all(index, walker.cursor(), |key, entry| walker.see(key, entry));
+        let page = walker.page;
         let name = |item: &WalkItem<u8>| match item {
             WalkItem::Key(name, id) => format!("{}:{id}", str::from_utf8(name).unwrap()),
             WalkItem::CommonPrefix(name) => format!("<{}>", str::from_utf8(name).unwrap()),

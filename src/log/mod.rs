@@ -34,6 +34,9 @@ use crate::limits::{KEY_BYTES_MAX, SEGMENT_HEADER_BYTES};
 /// The version of everything in docs/format.md. A batch and a block have the version of their segment's
 /// header.
 pub const FORMAT_VERSION: u16 = 1;
+/// The version of an index segment and what is in it. It came later: who knows version 1 alone must not touch a volume
+/// that has one, for its logs do not tell all any more.
+pub const INDEX_VERSION: u16 = 2;
 /// Alignment, in bytes, of batches, extents and blocks in a segment.
 pub const ALIGN_BYTES: u32 = 4096;
 /// Bytes of an encoded index key: an object key with every byte escaped, a bucket id, a suffix.
@@ -48,14 +51,14 @@ const fn padded(length: u64) -> u64 {
 }
 
 /// The `N` bytes of `header` at a layout offset, for `from_le_bytes`.
-fn field<const N: usize, const H: usize>(header: &[u8; H], at: usize) -> [u8; N] {
+pub(crate) fn field<const N: usize, const H: usize>(header: &[u8; H], at: usize) -> [u8; N] {
     let mut bytes = [0; N];
     bytes.copy_from_slice(&header[at..at + N]);
     bytes
 }
 
 /// Writes `bytes` at a layout offset of `header`.
-fn put<const N: usize>(header: &mut [u8], at: usize, bytes: [u8; N]) {
+pub(crate) fn put<const N: usize>(header: &mut [u8], at: usize, bytes: [u8; N]) {
     header[at..at + N].copy_from_slice(&bytes);
 }
 

@@ -92,6 +92,15 @@ impl LogScanner {
         }
     }
 
+    /// Begins at a place between two batches, instead of the first.
+    pub fn from(mut self, offset: u32, number: u32) -> LogScanner {
+        self.state = State::Follow {
+            at: offset.clamp(LOG_START, self.segment.segment_size_bytes),
+        };
+        self.next_number = number;
+        self
+    }
+
     /// The next step, from `window`: the bytes of the segment from `window_offset` on. Windows may overlap,
     /// and may be anywhere; only what they cover is looked at.
     pub fn next<'a>(&mut self, window: &'a [u8], window_offset: u32) -> ScanStep<'a> {

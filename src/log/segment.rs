@@ -7,7 +7,7 @@
 //! Invariant: a header that decodes was written by us, whole, with a size that the limits allow. Whether it
 //! is the header that belongs *here* is [`SegmentHeader::expect`]'s question.
 
-use super::{FORMAT_VERSION, field, put};
+use super::{FORMAT_VERSION, INDEX_VERSION, field, put};
 use crate::limits::{SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN, SEGMENT_HEADER_BYTES};
 
 /// 16 bytes from the system's random source, drawn when a volume is made, and told to nobody: a client that
@@ -24,6 +24,18 @@ pub enum SegmentKind {
     Data = 2,
     /// Freed durably: what lies behind the header must never be read.
     Free = 3,
+    /// Pages of index runs, and the manifest of the core that wrote them.
+    Index = 4,
+}
+
+impl SegmentKind {
+    /// The version of the format that knows such a segment.
+    fn version(self) -> u16 {
+        match self {
+            SegmentKind::Log | SegmentKind::Data | SegmentKind::Free => FORMAT_VERSION,
+            SegmentKind::Index => INDEX_VERSION,
+        }
+    }
 }
 
 /// The header of one life of a segment.
@@ -71,7 +83,7 @@ impl std::fmt::Display for HeaderError {
             HeaderError::NewerVersion(version) => {
                 write!(
                     f,
-                    "segment has format version {version}, and this release reads up to {FORMAT_VERSION}"
+                    "segment has format version {version}, and this release reads up to {INDEX_VERSION}"
                 )
             }
             HeaderError::Misplaced { segment } => {
@@ -119,7 +131,7 @@ impl SegmentHeader {
         let mut bytes = [0; BYTES];
         let copy = &mut bytes[..COPY_BYTES];
         put(copy, AT_MAGIC, MAGIC);
-        put(copy, AT_VERSION, FORMAT_VERSION.to_le_bytes());
+        put(copy, AT_VERSION, self.kind.version().to_le_bytes());
         put(copy, AT_KIND, [self.kind as u8]);
         put(copy, AT_GENERATION, self.generation.to_le_bytes());
         put(copy, AT_SEGMENT, self.segment.to_le_bytes());
@@ -195,17 +207,18 @@ fn decode_copy(copy: &[u8; COPY_BYTES]) -> Result<SegmentHeader, HeaderError> {
         return Err(HeaderError::Damaged);
     }
     let version = u16::from_le_bytes(field(copy, AT_VERSION));
-    if version > FORMAT_VERSION {
+    if version > INDEX_VERSION {
         return Err(HeaderError::NewerVersion(version));
     }
     let kind = match copy[AT_KIND] {
         1 => SegmentKind::Log,
         2 => SegmentKind::Data,
         3 => SegmentKind::Free,
+        4 => SegmentKind::Index,
         _ => return Err(HeaderError::Damaged),
     };
     let segment_size_bytes = u32::from_le_bytes(field(copy, AT_SEGMENT_SIZE));
-    if version < FORMAT_VERSION || !size_is_valid(segment_size_bytes) || reserved_is_used(copy) {
+    if version != kind.version() || !size_is_valid(segment_size_bytes) || reserved_is_used(copy) {
         return Err(HeaderError::Damaged);
     }
     Ok(SegmentHeader {
@@ -371,11 +384,11 @@ mod tests {
                 Err(HeaderError::Damaged)
             );
         }
-        let newer = resealed(|copy| put(copy, AT_VERSION, 2_u16.to_le_bytes()));
-        assert_eq!(SegmentHeader::decode(&newer), Err(HeaderError::NewerVersion(2)));
+        let newer = resealed(|copy| put(copy, AT_VERSION, 3_u16.to_le_bytes()));
+        assert_eq!(SegmentHeader::decode(&newer), Err(HeaderError::NewerVersion(3)));
         let mut half = newer;
         half[0] ^= 1;
-        assert_eq!(SegmentHeader::decode(&half), Err(HeaderError::NewerVersion(2)));
+        assert_eq!(SegmentHeader::decode(&half), Err(HeaderError::NewerVersion(3)));
     }
 
     #[test]

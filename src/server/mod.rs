@@ -21,7 +21,7 @@ mod watch;
 
 use self::core::{Core, Progress};
 use crate::config::Config;
-use crate::engine::{Engine, Message, RecoverError, Recovered};
+use crate::engine::{Engine, Message, RecoverError, Recovered, Sizes};
 use crate::io::uring::{
     Acceptor, LaunchError, Listener, Machine as RealMachine, Volume, VolumeError, check_limits, launch,
 };
@@ -139,7 +139,12 @@ async fn run_core(machine: Machine, setup: Arc<Setup>, starts: mpsc::Sender<Star
     }
     machine.spawn(core.clone().take_connections());
 
-    let engine = match select(pin!(Engine::start(machine.clone())), pin!(machine.shutdown())).await {
+    let engine = match select(
+        pin!(Engine::start(machine.clone(), &Sizes::default())),
+        pin!(machine.shutdown()),
+    )
+    .await
+    {
         Either::Left((Ok((engine, recovered)), _)) => {
             core.open(service(engine.clone(), &setup));
             let _ = starts.send(Ok(recovered));

@@ -4,11 +4,11 @@
 
 use crate::listing::glance_at;
 use crate::model::{BucketState, Presence};
-use crate::workload::{Client, Engine, check_object, id_of};
+use crate::workload::{Client, check_object, id_of};
 use std::collections::BTreeMap;
 use weft::engine::{BucketId, BucketWalk, KeyWalk, ListedUpload, Refusal, UploadWalk, WalkItem};
-use weft::index::key;
-use weft::log::change_length;
+
+const READABLE: &str = "an index that can be read";
 
 impl Client {
     /// After a restart: buckets, uploads, parts, keys, bodies and listings are what they may be.
@@ -92,7 +92,10 @@ impl Client {
         let mut walk = all_uploads(max);
         let mut listed = Vec::new();
         loop {
-            let page = self.engine.list_uploads(bucket, walk.clone(), glance_at).await;
+            let page = self
+                .insist(async |engine| engine.list_uploads(bucket, walk.clone(), glance_at).await)
+                .await
+                .expect(READABLE);
             assert!(page.items.len() <= max && (!page.truncated || page.items.len() == max));
             listed.extend(uploads_of(page.items));
             let Some((key, upload)) = listed.last().filter(|_| page.truncated) else {
@@ -140,7 +143,10 @@ impl Client {
             }
         }
         for (number, (key, id)) in found {
-            match self.engine.list_parts(bucket, &key, id, 0, 1000).await {
+            let parts = self
+                .insist(async |engine| engine.list_parts(bucket, &key, id, 0, 1000).await)
+                .await;
+            match parts {
                 Ok(page) => self.check_parts(number, &page),
                 Err(refusal) => panic!("parts of upload {number}: {refusal:?}"),
             }
@@ -158,7 +164,7 @@ impl Client {
                 .collect()
         };
         for key in keys {
-            let found = match self.engine.head(bucket, &key).await {
+            let found = match self.insist(async |engine| engine.head(bucket, &key).await).await {
                 Ok(found) => Some(found),
                 Err(Refusal::NoSuchKey) => None,
                 Err(refusal) => panic!("a lookup was refused: {refusal:?}"),
@@ -207,7 +213,7 @@ impl Client {
             let uploads = self
                 .engine
                 .list_uploads(bucket.id, all_uploads(10_000), glance_at);
-            for (key, upload) in uploads_of(uploads.await.items) {
+            for (key, upload) in uploads_of(uploads.await.expect(READABLE).items) {
                 if self.rng.coin() {
                     self.engine
                         .abort_upload(bucket.id, &key, upload.id)
@@ -221,7 +227,11 @@ impl Client {
                 after: None,
                 max: 10_000,
             };
-            let page = self.engine.list_objects(bucket.id, walk, glance_at).await;
+            let page = self
+                .engine
+                .list_objects(bucket.id, walk, glance_at)
+                .await
+                .expect(READABLE);
             let keys: Vec<Vec<u8>> = page.items.iter().map(|item| item.name().to_vec()).collect();
             for outcome in self.engine.delete_many(bucket.id, &keys).await {
                 outcome.expect("a delete");
@@ -254,21 +264,25 @@ fn uploads_of(items: Vec<WalkItem<ListedUpload>>) -> impl Iterator<Item = (Vec<u
     })
 }
 
-/// Live bytes that follow from what all buckets hold, read through the engine itself.
-pub async fn implied_live_bytes(engine: &Engine) -> u64 {
+/// Live bytes of bodies that follow from what all buckets hold, read through the engine itself.
+pub async fn implied_live_bytes(client: &Client) -> u64 {
+    let engine = &client.engine;
     let mut bytes = 0;
-    let entry = |key: &[u8], value: Vec<u8>| change_length(key.len(), value.len()) as u64;
-    for (name, bucket) in engine.buckets(&BucketWalk::ALL).buckets {
-        bytes += entry(&key::bucket(&name), bucket.encode());
+    for (_, bucket) in engine.buckets(&BucketWalk::ALL).buckets {
         let walk = KeyWalk {
             prefix: Vec::new(),
             delimiter: Vec::new(),
             after: None,
             max: 10_000,
         };
-        for item in engine.list_objects(bucket.id, walk, glance_at).await.items {
-            let found = engine.head(bucket.id, item.name()).await.expect("it was listed");
-            bytes += entry(&key::object(bucket.id, item.name()), found.object.encode());
+        let objects = client
+            .insist(async |engine| engine.list_objects(bucket.id, walk.clone(), glance_at).await)
+            .await;
+        for item in objects.expect(READABLE).items {
+            let found = client
+                .insist(async |engine| engine.head(bucket.id, item.name()).await)
+                .await
+                .expect("it was listed");
             bytes += found
                 .object
                 .extents
@@ -276,15 +290,19 @@ pub async fn implied_live_bytes(engine: &Engine) -> u64 {
                 .map(|extent| u64::from(extent.disk_bytes()))
                 .sum::<u64>();
         }
-        let uploads = engine.list_uploads(bucket.id, all_uploads(10_000), glance_at);
-        for (name, ListedUpload { id, .. }) in uploads_of(uploads.await.items) {
-            let page = engine
-                .list_parts(bucket.id, &name, id, 0, 10_000)
+        let uploads = client
+            .insist(async |engine| {
+                engine
+                    .list_uploads(bucket.id, all_uploads(10_000), glance_at)
+                    .await
+            })
+            .await;
+        for (name, ListedUpload { id, .. }) in uploads_of(uploads.expect(READABLE).items) {
+            let page = client
+                .insist(async |engine| engine.list_parts(bucket.id, &name, id, 0, 10_000).await)
                 .await
                 .expect("it was listed");
-            bytes += entry(&key::upload(bucket.id, &name, id), page.upload.encode());
-            for (number, _, part) in page.parts {
-                bytes += entry(&key::part(bucket.id, &name, id, number), part.encode());
+            for (_, _, part) in page.parts {
                 bytes += part
                     .extents
                     .iter()

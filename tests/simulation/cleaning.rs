@@ -8,7 +8,7 @@ use crate::full::put;
 use crate::workload::Engine;
 use std::cell::RefCell;
 use std::rc::Rc;
-use weft::engine::{BucketId, Message, Refusal};
+use weft::engine::{BucketId, Message, Refusal, Sizes};
 use weft::io::sim::{DiskImage, Options, Outcome, Rng, World};
 use weft::io::{CoreId, Io, VolumeShape};
 
@@ -16,9 +16,10 @@ const SEEDS: u64 = 8;
 const STEPS_MAX: u64 = 100_000_000;
 const SHAPE: VolumeShape = VolumeShape {
     segment_size_bytes: 1 << 20,
-    segments_max: 44,
+    segments_max: 52,
 };
-const CAPACITY: u64 = SHAPE.segments_max as u64 * SHAPE.segment_size_bytes as u64;
+/// Of which so much is for bodies: the rest is what the cores keep open, and the reserve.
+const CAPACITY: u64 = 44 * SHAPE.segment_size_bytes as u64;
 const BUCKET: &str = "cleaned";
 /// Bytes by which a body is found on the disk.
 const NEEDLE_BYTES: usize = 32;
@@ -227,7 +228,9 @@ pub fn start(world: &mut World<Message>, cores: usize) -> Vec<Engine> {
     for core in (0..cores as u16).map(CoreId) {
         let (io, engines) = (world.machine(core), engines.clone());
         world.spawn_on(core, async move {
-            let (engine, _) = Engine::start(io).await.expect("a disk without faults");
+            let (engine, _) = Engine::start(io, &Sizes::default())
+                .await
+                .expect("a disk without faults");
             engines.borrow_mut().push(engine);
         });
     }

@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use weft::engine::{BucketId, BucketWalk, Message, RecoverError, Recovered};
+use weft::engine::{BucketId, BucketWalk, Message, RecoverError, Recovered, Sizes};
 use weft::io::sim::{DiskImage, FailAt, Options, Repeat, Rng, World};
 use weft::io::{CoreId, Io, SegmentId, VolumeShape};
 
@@ -259,7 +259,7 @@ fn start(world: &mut World<Message>, cores: usize) -> Result<(Vec<Engine>, Recov
     for core in (0..cores as u16).map(CoreId) {
         let (io, started) = (world.machine(core), started.clone());
         world.spawn_on(core, async move {
-            let up = Engine::start(io).await;
+            let up = Engine::start(io, &Sizes::default()).await;
             started.borrow_mut().push((core, up));
         });
     }

@@ -8,7 +8,7 @@ use crate::workload::{Client, Engine, Shared, SimIo, Tally, Traits};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use weft::engine::{Message, RecoverError, Recovered, SpaceUse};
+use weft::engine::{Message, RecoverError, Recovered, Sizes, SpaceUse};
 use weft::io::sim::{DiskImage, Faults, Options, Outcome, Rng, Stats, World};
 use weft::io::{CoreId, SegmentId, VolumeShape};
 
@@ -16,7 +16,7 @@ use weft::io::{CoreId, SegmentId, VolumeShape};
 const STEPS_MAX: u64 = 20_000_000;
 
 /// With fewer a core has nowhere to put anything.
-const SEGMENTS_OF_A_CORE: u32 = 9;
+const SEGMENTS_OF_A_CORE: u32 = 12;
 
 /// What a seed's disks do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +36,7 @@ pub struct Life {
     tally: Rc<RefCell<Tally>>,
     image: Option<DiskImage>,
     trace_events: usize,
+    sizes: Sizes,
     /// The faults of this boot include errors and operations that never end.
     failing_now: bool,
 }
@@ -68,8 +69,8 @@ impl Life {
         };
         // Most volumes are so small that little is free but for what the cleaner makes.
         let segments_max = match rng.below(8) {
-            0..=4 => rng.between(16, 30),
-            5 | 6 => rng.between(30, 60),
+            0..=4 => rng.between(18, 34),
+            5 | 6 => rng.between(34, 60),
             _ => rng.between(60, 200),
         } as u32;
         let traits = Traits {
@@ -92,6 +93,7 @@ impl Life {
             tally,
             image: None,
             trace_events,
+            sizes: Sizes::default(),
             failing_now: false,
         }
     }
@@ -118,6 +120,7 @@ impl Life {
             };
         }
         self.failing_now = !calm && self.weather == Weather::Failing;
+        self.sizes = any_sizes(&mut self.rng);
         let seed = self.rng.next_u64();
         match self.image.take() {
             None => World::new(seed, options),
@@ -177,8 +180,9 @@ impl Life {
         let started: Rc<RefCell<Started>> = Rc::new(RefCell::new((0..cores).map(|_| None).collect()));
         for core in 0..cores {
             let (io, started) = (world.machine(CoreId(core as u16)), started.clone());
+            let sizes = self.sizes;
             world.spawn_on(CoreId(core as u16), async move {
-                let result = Engine::start(io).await;
+                let result = Engine::start(io, &sizes).await;
                 started.borrow_mut()[core] = Some(result);
             });
         }
@@ -325,15 +329,25 @@ impl Life {
         }
         let mut steps = STEPS_MAX;
         let implied = self.with_client(running, &mut steps, async |client| {
-            implied_live_bytes(&client.shared.engines[0].clone()).await
+            let implied = implied_live_bytes(client).await;
+            let mut by_index: BTreeMap<SegmentId, i64> = BTreeMap::new();
+            for engine in &client.shared.engines {
+                let implied = client.insist(async |_| engine.live_bytes_implied().await).await;
+                for (segment, bytes) in implied.expect("an index that can be read") {
+                    *by_index.entry(segment).or_default() += bytes;
+                }
+            }
+            (implied, by_index)
         });
-        let Some(implied) = implied else { return false };
+        let Some((implied, by_index)) = implied else {
+            return false;
+        };
         running.world.run(|| false, STEPS_MAX);
-        self.check_space(running, implied);
+        self.check_space(running, implied, by_index);
         true
     }
 
-    fn check_space(&self, running: &Running, implied: u64) {
+    fn check_space(&self, running: &Running, implied: u64, by_index: BTreeMap<SegmentId, i64>) {
         let engines = &running.shared.engines;
         let space = engines[0].space_use().expect("core 0 keeps the table");
         let failed = engines
@@ -346,21 +360,19 @@ impl Life {
             );
             return;
         }
+        let in_runs: u64 = engines.iter().map(Engine::index_bytes).sum();
         assert_eq!(
-            space.live_bytes, implied,
+            space.live_bytes,
+            implied + in_runs,
             "live bytes as counted, and as they are: {space:?}"
         );
-        let mut by_index: BTreeMap<SegmentId, i64> = BTreeMap::new();
-        for (segment, bytes) in engines.iter().flat_map(|engine| engine.live_bytes_implied()) {
-            *by_index.entry(segment).or_default() += bytes;
-        }
         assert_eq!(
             engines[0].live_bytes_counted(),
             Some(by_index),
             "live bytes of each segment as counted, and as the indexes say"
         );
-        // A log and a data segment, one spare of each, and where moved data goes.
-        let open_max = 5 * engines.len();
+        // A log and a data segment, one spare of each, where moved data goes, and where runs do.
+        let open_max = 6 * engines.len();
         assert!(
             space.open <= open_max,
             "segments are open that nobody fills: {space:?}"
@@ -379,6 +391,8 @@ impl Life {
             *tally.counts.entry("bytes moved").or_default() += counters.bytes_moved.get();
             *tally.counts.entry("rounds of cleaning").or_default() += counters.clean_rounds.get();
             *tally.counts.entry("segments cleaned").or_default() += counters.segments_cleaned.get();
+            *tally.counts.entry("checkpoints").or_default() += counters.checkpoints.get();
+            *tally.counts.entry("merges of runs").or_default() += counters.merges.get();
             *tally.counts.entry("bytes written").or_default() += counters.bytes_written.get();
             assert_eq!(
                 engine.counters().checksum_errors.get(),
@@ -409,11 +423,13 @@ impl Life {
             unreachable!("nothing is in its way")
         };
         self.settle(&mut running);
+        self.compact(&mut running);
         let space: SpaceUse = running.shared.engines[0]
             .space_use()
             .expect("core 0 keeps the table");
         assert_eq!(space.live_bytes, 0, "everything was deleted");
-        let stock = 2 * running.shared.engines.len();
+        // A log and a data segment to begin with, and where the manifest lies.
+        let stock = 3 * running.shared.engines.len();
         assert_eq!(space.free + stock, space.segments, "segments leaked: {space:?}");
         let (stats, fingerprint) = (running.world.stats(), running.world.fingerprint());
         assert_eq!(
@@ -423,11 +439,34 @@ impl Life {
         Report { stats, fingerprint }
     }
 
+    /// Has the index of each core be one run, or none.
+    fn compact(&mut self, running: &mut Running) {
+        for (core, engine) in running.shared.engines.iter().enumerate() {
+            let engine = engine.clone();
+            let core = CoreId(core as u16);
+            running
+                .world
+                .spawn_on(core, async move { engine.compact().await });
+        }
+        let outcome = running.world.run(|| false, STEPS_MAX);
+        assert_eq!(outcome, Outcome::Idle, "merges do not come to an end");
+    }
+
     pub fn describe(&self) -> String {
         format!(
             "{:?}, {} segments, {:?}",
             self.weather, self.shape.segments_max, self.traits
         )
+    }
+}
+
+/// So little memory that runs are written and merged all the time, or so much that none is.
+fn any_sizes(rng: &mut Rng) -> Sizes {
+    Sizes {
+        table_bytes: [500, 2_000, 10_000, 1 << 20][rng.index(4)],
+        page_cache_bytes: [10_000, 100_000, 1 << 20][rng.index(3)],
+        lookup_cache_bytes: 64 << 20,
+        log_tail_bytes: [60_000, 1 << 20, 256 << 20][rng.index(3)],
     }
 }
 

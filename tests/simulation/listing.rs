@@ -41,7 +41,10 @@ impl Client {
 
     pub async fn list_page(&mut self, bucket: BucketId, walk: KeyWalk) -> KeyPage<ListedObject> {
         let since = self.model().tick();
-        let page = self.engine.list_objects(bucket, walk.clone(), glance_at).await;
+        let page = self
+            .insist(async |engine| engine.list_objects(bucket, walk.clone(), glance_at).await)
+            .await
+            .expect("an index that can be read");
         self.count("page listed");
         self.check_page(bucket, &walk, &page, since);
         page

@@ -11,17 +11,21 @@ use std::rc::Rc;
 use weft::engine::planted::{Fault, plant};
 
 /// Each fault, and within how many seeds it must be found.
-const FAULTS: [(Fault, u64); 16] = [
+const FAULTS: [(Fault, u64); 20] = [
     (Fault::EarlyAck, 20),
     (Fault::EarlyIndex, 20),
     (Fault::LogUnsynced, 20),
     (Fault::DataUnsynced, 40),
-    (Fault::TombstoneFreedEarly, 200),
+    (Fault::UncoveredFreed, 200),
+    (Fault::TombstoneDropped, 40),
+    (Fault::DroppedEarly, 400),
+    (Fault::ManifestUnsynced, 200),
+    (Fault::RunUnsynced, 200),
     (Fault::PoisonIgnored, 400),
     (Fault::NoReadGuard, 200),
     (Fault::PendingIgnored, 40),
     (Fault::LogUnsettled, 400),
-    (Fault::EmptyEarly, 40),
+    (Fault::EmptyEarly, 400),
     (Fault::ReplacedKept, 20),
     (Fault::EarlyRefusal, 400),
     (Fault::StaleCache, 40),

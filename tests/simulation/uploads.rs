@@ -189,11 +189,14 @@ impl Client {
                 .as_ref()
                 .and_then(|page| page.parts.last())
                 .map_or(0, |(number, _, _)| *number);
-            let page = match self
-                .engine
-                .list_parts(work.bucket, &work.key, work.id, after, max)
-                .await
-            {
+            let asked = self
+                .insist(async |engine| {
+                    engine
+                        .list_parts(work.bucket, &work.key, work.id, after, max)
+                        .await
+                })
+                .await;
+            let page = match asked {
                 Ok(page) => page,
                 Err(refusal) => {
                     self.check_upload_refusal(work, begun, refusal, "a list of parts");

@@ -18,6 +18,9 @@ use weft::io::Io;
 use weft::io::sim::{Chance, Machine, Rng};
 use weft::limits::INLINE_BYTES_MAX;
 
+/// How often a disk that fails is asked.
+const ASKED_MAX: usize = 1000;
+
 pub type SimIo = Machine<Message>;
 pub type Engine = weft::engine::Engine<SimIo>;
 
@@ -590,6 +593,17 @@ impl Client {
         }
         assert_eq!(at, end, "a read of {content:?} ended early");
         self.count("read to the end");
+    }
+
+    /// What the index says, however often the disk must be asked.
+    pub async fn insist<T>(&self, ask: impl AsyncFn(&Engine) -> Result<T, Refusal>) -> Result<T, Refusal> {
+        for _ in 1..ASKED_MAX {
+            match ask(&self.engine).await {
+                Err(Refusal::DiskFailed) if self.shared.traits.disk_may_fail => {}
+                answer => return answer,
+            }
+        }
+        ask(&self.engine).await
     }
 
     /// Reads a whole object; false if the disk did not let it.

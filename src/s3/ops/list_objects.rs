@@ -31,7 +31,7 @@ pub async fn list_objects_v2<I: Machine>(
     };
     let listing = Listing::read(request)?;
     let _held = hold_page(service, listing.max).await?;
-    let page = listing.walk(service, &bucket, after).await;
+    let page = listing.walk(service, &bucket, after).await?;
     let next = page.items.last().filter(|_| page.truncated);
     let next = next.map(|last| continuation_token::seal(&service.token_key, scope, last.name()));
     let fetch_owner = request.query.get("fetch-owner") == Some("true");
@@ -56,7 +56,7 @@ pub async fn list_objects_v1<I: Machine>(
     let listing = Listing::read(request)?;
     let _held = hold_page(service, listing.max).await?;
     let marker = request.query.get("marker").unwrap_or("").as_bytes();
-    let page = listing.walk(service, &bucket, some_text(marker)).await;
+    let page = listing.walk(service, &bucket, some_text(marker)).await?;
     let head = listing.head(name, &page, Some(service.owner()));
     let next = page
         .items
@@ -82,7 +82,7 @@ pub async fn list_versions<I: Machine>(
         let message = "A version-id marker cannot be specified without a key marker.";
         return Err(S3Error::invalid_argument(message, "version-id-marker", ""));
     }
-    let page = listing.walk(service, &bucket, some_text(key_marker)).await;
+    let page = listing.walk(service, &bucket, some_text(key_marker)).await?;
     let head = listing.head(name, &page, Some(service.owner()));
     let next = page.items.last().filter(|_| page.truncated);
     let versions = ListVersions {
@@ -119,12 +119,9 @@ impl<'a> Listing<'a> {
         service: &Service<I>,
         bucket: &Bucket,
         after: Option<Vec<u8>>,
-    ) -> KeyPage<ListedObject> {
+    ) -> S3Result<KeyPage<ListedObject>> {
         if self.max == 0 {
-            return KeyPage {
-                items: Vec::new(),
-                truncated: false,
-            };
+            return Ok(KeyPage::default());
         }
         let walk = KeyWalk {
             prefix: self.prefix.to_vec(),
@@ -132,7 +129,7 @@ impl<'a> Listing<'a> {
             after,
             max: self.max,
         };
-        service.engine.list_objects(bucket.id, walk, glance_at).await
+        Ok(service.engine.list_objects(bucket.id, walk, glance_at).await?)
     }
 
     fn head(

@@ -39,13 +39,10 @@ pub async fn list_uploads<I: Machine>(
     let _held = hold_page(service, walk.keys.max).await?;
     let listed = match walk.keys.max {
         // S3 says of no entries that there are no more.
-        0 => KeyPage {
-            items: Vec::new(),
-            truncated: false,
-        },
+        0 => KeyPage::default(),
         _ => {
             let walk = walk.clone();
-            service.engine.list_uploads(bucket.id, walk, glance_at).await
+            service.engine.list_uploads(bucket.id, walk, glance_at).await?
         }
     };
 

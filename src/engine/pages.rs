@@ -1,0 +1,276 @@
+//! Pages of index runs: read from disk, verified, and kept while there is room.
+//!
+//! A lookup or a walk takes steps in memory (`index`), and each says which page it needs if one is missing; here that is
+//! read, and the step is taken again. Whoever does so holds its pages itself until he is through, so that the cache may
+//! be as small as it likes.
+//!
+//! Invariant: what is given out was verified. A run's segments stay in place for as long as somebody holds a guard from
+//! before he looked at the list of runs, or pins on them.
+
+use crate::engine::Machine;
+use crate::engine::core::{Core, count};
+use crate::engine::message::Refusal;
+use crate::index::{
+    Cursor, Entry, EntryRef, Go, Index, Need, Page, PageAddress, Pages, Run, Walked, find_in,
+};
+use crate::io::SegmentId;
+use quick_cache::Weighter;
+use quick_cache::unsync::Cache;
+use std::cell::RefCell;
+use std::rc::Rc;
+use xxhash_rust::xxh3::Xxh3Builder;
+
+/// Bytes that a walk reads at once: the leaves of a run lie one after the other.
+const AHEAD_BYTES: u32 = 64 * 1024;
+/// Memory of a page in the cache, besides its bytes.
+const PAGE_OVERHEAD_BYTES: usize = 160;
+/// Pages that a step may need at once are few; behind these the oldest go.
+const HELD_PAGES_MAX: usize = 512;
+
+/// A page by its run and place. A run's tag is its own for ever, so a place's next life is another page.
+type PageKey = (u64, u32, u32);
+
+fn key_of(run: &Run, address: PageAddress) -> PageKey {
+    (run.tag, address.segment, address.offset)
+}
+
+/// One core's cache of pages.
+pub struct PageCache(RefCell<Cache<PageKey, Rc<Page>, Weight, Xxh3Builder>>);
+
+struct Weight;
+
+impl Weighter<PageKey, Rc<Page>> for Weight {
+    fn weight(&self, _: &PageKey, page: &Rc<Page>) -> u64 {
+        (page.bytes_held() + PAGE_OVERHEAD_BYTES) as u64
+    }
+}
+
+impl PageCache {
+    /// An empty cache of up to `bytes_max`.
+    pub fn new(bytes_max: u64, seed: u64) -> PageCache {
+        PageCache(RefCell::new(Cache::with(
+            (bytes_max / 4096).max(16) as usize,
+            bytes_max,
+            Weight,
+            Xxh3Builder::new().with_seed(seed),
+            Default::default(),
+        )))
+    }
+
+    fn put(&self, run: &Run, address: PageAddress, page: Rc<Page>) {
+        self.0.borrow_mut().insert(key_of(run, address), page);
+    }
+
+    /// Bytes of the pages in it.
+    pub fn bytes(&self) -> u64 {
+        self.0.borrow().weight()
+    }
+}
+
+impl Pages for PageCache {
+    fn page(&self, run: &Run, address: PageAddress) -> Option<Rc<Page>> {
+        self.0.borrow().get(&key_of(run, address)).cloned()
+    }
+}
+
+/// The cache, and pages that one lookup or walk has read for itself.
+pub struct Held<'c> {
+    cache: &'c PageCache,
+    held: RefCell<Vec<(PageKey, Rc<Page>)>>,
+    /// Bytes to read when a page is missing, and whether they are worth keeping for others.
+    ahead_bytes: u32,
+    is_shared: bool,
+}
+
+impl<'c> Held<'c> {
+    /// For a lookup.
+    pub fn new(cache: &'c PageCache) -> Held<'c> {
+        Held {
+            cache,
+            held: RefCell::default(),
+            ahead_bytes: 0,
+            is_shared: true,
+        }
+    }
+
+    /// For a walk: pages that follow are read along.
+    pub fn ahead(cache: &'c PageCache) -> Held<'c> {
+        Held {
+            ahead_bytes: AHEAD_BYTES,
+            ..Held::new(cache)
+        }
+    }
+
+    /// For a walk over everything, which reads `ahead_bytes` at a time and leaves the cache to others.
+    pub fn passing(cache: &'c PageCache, ahead_bytes: u32) -> Held<'c> {
+        Held {
+            ahead_bytes,
+            is_shared: false,
+            ..Held::new(cache)
+        }
+    }
+
+    fn hold(&self, run: &Run, address: PageAddress, page: Rc<Page>) {
+        let mut held = self.held.borrow_mut();
+        if held.len() >= HELD_PAGES_MAX {
+            held.drain(..HELD_PAGES_MAX / 2);
+        }
+        held.push((key_of(run, address), page));
+    }
+}
+
+impl Pages for Held<'_> {
+    fn page(&self, run: &Run, address: PageAddress) -> Option<Rc<Page>> {
+        let key = key_of(run, address);
+        // The latest is the likeliest.
+        let held = self.held.borrow();
+        if let Some((_, page)) = held.iter().rev().find(|(of, _)| *of == key) {
+            return Some(page.clone());
+        }
+        self.cache.page(run, address)
+    }
+}
+
+impl<I: Machine> Core<I> {
+    /// Reads a page that a step needs, and has it held.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
+    pub async fn fetch(&self, need: Need, into: &Held<'_>) -> Result<(), Refusal> {
+        let Need(run, address) = need;
+        let segment_bytes = self.io.volume().segment_size_bytes;
+        let length = into
+            .ahead_bytes
+            .max(address.length)
+            .min(segment_bytes - address.offset);
+        let read = self.io.read(SegmentId(address.segment), address.offset, length);
+        let read = read.await.map_err(|error| {
+            warn!(
+                "weft: segment {}: reading the index: {error}",
+                SegmentId(address.segment)
+            );
+            count(&self.counters.disk_errors, 1);
+            Refusal::DiskFailed
+        })?;
+        let bytes = read.as_ref();
+        let page = Page::verify(&bytes[..address.length as usize], address, run.tag).map_err(|error| {
+            warn!(
+                "weft: segment {}: the index page at {}: {error}",
+                SegmentId(address.segment),
+                address.offset
+            );
+            count(&self.counters.checksum_errors, 1);
+            Refusal::Damaged
+        })?;
+        self.keep(&run, address, page, into);
+        let mut at = address.length;
+        while let Some((next, page)) = page_at(bytes, at, &run, address) {
+            at += next.length;
+            self.keep(&run, next, page, into);
+        }
+        Ok(())
+    }
+
+    fn keep(&self, run: &Run, address: PageAddress, page: Page, into: &Held<'_>) {
+        let page = Rc::new(page);
+        if into.is_shared {
+            self.pages.put(run, address, page.clone());
+        }
+        into.hold(run, address, page);
+    }
+
+    /// What `runs` say of a key, the newest that knows it first. The caller holds a guard.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
+    pub async fn find_on_disk(&self, runs: &[Run], key: &[u8]) -> Result<Option<Entry>, Refusal> {
+        let held = Held::new(&self.pages);
+        loop {
+            match find_in(runs, key, &held) {
+                Ok(found) => return Ok(found),
+                Err(need) => self.fetch(need, &held).await?,
+            }
+        }
+    }
+
+    /// The entry of a key, wherever it is. The caller holds a guard.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
+    pub async fn find_entry(&self, key: &[u8]) -> Result<Option<Entry>, Refusal> {
+        let runs = {
+            let index = self.index.borrow();
+            if let Some(known) = index.in_memory(key) {
+                return Ok(known.map(EntryRef::to_entry));
+            }
+            index.runs().clone()
+        };
+        self.find_on_disk(&runs, key).await
+    }
+
+    /// Shows the entries from `from` on, in order, until `see` says otherwise. It may change nothing. The caller holds a guard.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
+    pub async fn walk_index(
+        &self,
+        from: Vec<u8>,
+        see: impl FnMut(&[u8], EntryRef<'_>) -> Go,
+    ) -> Result<(), Refusal> {
+        self.walk_with(&mut Cursor::new(from), &Held::ahead(&self.pages), see)
+            .await
+    }
+
+    /// As [`Core::walk_index`], from a cursor on.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
+    pub async fn walk_with(
+        &self,
+        cursor: &mut Cursor,
+        held: &Held<'_>,
+        mut see: impl FnMut(&[u8], EntryRef<'_>) -> Go,
+    ) -> Result<(), Refusal> {
+        loop {
+            let walked = self.index.borrow().walk(cursor, held, &mut see);
+            match walked {
+                Ok(Walked::Ended) => return Ok(()),
+                Ok(Walked::Paused) => self.io.yield_now().await,
+                Err(need) => self.fetch(need, held).await?,
+            }
+        }
+    }
+
+    /// As [`Core::walk_with`], over an index that does not change.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
+    pub async fn walk_over(
+        &self,
+        index: &Index,
+        cursor: &mut Cursor,
+        held: &Held<'_>,
+        mut see: impl FnMut(&[u8], EntryRef<'_>) -> Go,
+    ) -> Result<(), Refusal> {
+        loop {
+            match index.walk(cursor, held, &mut see) {
+                Ok(Walked::Ended) => return Ok(()),
+                Ok(Walked::Paused) => self.io.yield_now().await,
+                Err(need) => self.fetch(need, held).await?,
+            }
+        }
+    }
+}
+
+/// The page that lies `at` bytes behind the first of what was read, if it is one of the run.
+fn page_at(bytes: &[u8], at: u32, run: &Run, first: PageAddress) -> Option<(PageAddress, Page)> {
+    let rest = bytes.get(at as usize..)?;
+    let length = Page::length_in(rest)?;
+    let address = PageAddress {
+        segment: first.segment,
+        offset: first.offset + at,
+        length,
+    };
+    let page = Page::verify(rest.get(..length as usize)?, address, run.tag).ok()?;
+    Some((address, page))
+}
