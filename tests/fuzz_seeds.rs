@@ -16,6 +16,8 @@ use weft::io::sim::Rng;
 mod body;
 #[path = "../fuzz/checks/head.rs"]
 mod head;
+#[path = "../fuzz/checks/index.rs"]
+mod index;
 #[path = "../fuzz/checks/log.rs"]
 mod log;
 #[path = "../fuzz/checks/sigv4.rs"]
@@ -51,6 +53,11 @@ fn xml_bodies_hold_their_checks() {
 #[test]
 fn logs_hold_their_checks() {
     run("log", log::check);
+}
+
+#[test]
+fn runs_of_the_index_hold_their_checks() {
+    run("index", index::check);
 }
 
 #[test]

@@ -13,7 +13,8 @@ use super::filter;
 use super::page::{
     AT_COUNT, AT_CRC32, AT_LENGTH, AT_LEVEL, AT_MAGIC, AT_OFFSET, AT_PREFIX_LENGTH, AT_SEGMENT, AT_TAG,
     AT_VERSION, DELETED, HEADER_BYTES, INNER_ITEM_BYTES, LEAF_ITEM_BYTES, MAGIC, PAGE_ALIGN_BYTES,
-    PAGE_VERSION, PageAddress, RUN_KEY_BYTES_MAX, RUN_VALUE_BYTES_MAX, TABLE_ENTRY_BYTES, padded,
+    PAGE_VERSION, PageAddress, RUN_KEY_BYTES_MAX, RUN_VALUE_BYTES_MAX, TABLE_ENTRY_BYTES, head_at, head_of,
+    padded, start_at,
 };
 use super::run::Run;
 
@@ -146,20 +147,25 @@ impl RunBuilder {
     /// What can be written now, with its place: consecutive pages of one stretch, together at most `max` bytes, but
     /// at least one page.
     pub fn take_output(&mut self, max: usize) -> Option<(PageAddress, Vec<u8>)> {
-        let Output {
-            stretch,
-            mut address,
-            mut bytes,
-        } = self.output.pop_front()?;
-        while let Some(next) = self.output.front()
-            && next.stretch == stretch
-            && bytes.len() + next.bytes.len() <= max
-        {
-            bytes.extend_from_slice(&next.bytes);
-            self.output.pop_front();
+        let first = self.output.pop_front()?;
+        let (mut length, mut pages) = (first.bytes.len(), 0);
+        for page in &self.output {
+            if page.stretch != first.stretch || length + page.bytes.len() > max {
+                break;
+            }
+            length += page.bytes.len();
+            pages += 1;
         }
-        address.length = bytes.len() as u32;
-        self.output_bytes -= bytes.len();
+        let mut bytes = first.bytes;
+        bytes.reserve_exact(length - bytes.len());
+        for page in self.output.drain(..pages) {
+            bytes.extend_from_slice(&page.bytes);
+        }
+        self.output_bytes -= length;
+        let address = PageAddress {
+            length: length as u32,
+            ..first.address
+        };
         Some((address, bytes))
     }
 
@@ -336,7 +342,7 @@ impl OpenLeaf {
             } else {
                 value.len() as u32
             };
-            page.begin_item();
+            page.begin_item(suffix);
             page.bytes.extend_from_slice(&item.sequence.to_le_bytes());
             page.bytes.extend_from_slice(&value_length.to_le_bytes());
             page.bytes.extend_from_slice(&(suffix.len() as u16).to_le_bytes());
@@ -412,7 +418,7 @@ impl OpenInner {
                 0 => &[],
                 _ => &child.separator[prefix_length..],
             };
-            page.begin_item();
+            page.begin_item(suffix);
             page.bytes.extend_from_slice(&child.address.segment.to_le_bytes());
             page.bytes.extend_from_slice(&child.address.offset.to_le_bytes());
             page.bytes.extend_from_slice(&child.address.length.to_le_bytes());
@@ -436,6 +442,7 @@ impl OpenInner {
 /// Writes what a page holds, but for what [`seal`] knows.
 struct PageWriter {
     bytes: Vec<u8>,
+    count: usize,
     begun: usize,
 }
 
@@ -446,13 +453,18 @@ impl PageWriter {
         bytes[AT_COUNT..AT_COUNT + 4].copy_from_slice(&(count as u32).to_le_bytes());
         bytes[AT_PREFIX_LENGTH..AT_PREFIX_LENGTH + 2].copy_from_slice(&(prefix.len() as u16).to_le_bytes());
         bytes.extend_from_slice(prefix);
-        PageWriter { bytes, begun: 0 }
+        PageWriter {
+            bytes,
+            count,
+            begun: 0,
+        }
     }
 
-    fn begin_item(&mut self) {
+    fn begin_item(&mut self, suffix: &[u8]) {
         let start = (self.bytes.len() as u32).to_le_bytes();
-        let entry = HEADER_BYTES + self.begun * TABLE_ENTRY_BYTES;
-        self.bytes[entry..entry + TABLE_ENTRY_BYTES].copy_from_slice(&start);
+        let at = start_at(self.count, self.begun);
+        self.bytes[at..at + start.len()].copy_from_slice(&start);
+        self.bytes[head_at(self.begun)..head_at(self.begun + 1)].copy_from_slice(&head_of(suffix));
         self.begun += 1;
     }
 
@@ -534,7 +546,7 @@ mod tests {
             .expect("it is there");
         assert!(hit.value() == Some(&value));
         let longest = disk.written.keys().map(|page| page.length).max();
-        assert_eq!(longest, Some(crate::index::page::PAGE_BYTES_MAX));
+        assert_eq!(longest, Some(crate::index::PAGE_BYTES_MAX));
     }
 
     #[test]

@@ -28,7 +28,10 @@ pub use manifest::{
     INDEX_START, LogPosition, MANIFEST_BYTES, Manifest, RunPlace, manifest_copies, manifest_offset,
 };
 pub use merge::MergeCursor;
-pub use page::{Page, PageAddress, PageError};
+pub use page::{
+    PAGE_ALIGN_BYTES, PAGE_BYTES_MAX, Page, PageAddress, PageError, PageFault, RUN_KEY_BYTES_MAX,
+    RUN_VALUE_BYTES_MAX,
+};
 pub use run::{Hit, Item, Need, Pages, Run, find};
 pub use walk::{Cursor, Go, KeyPage, KeyWalk, ObjectWalker, UploadWalk, UploadWalker, WalkItem, Walked};
 

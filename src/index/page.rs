@@ -2,13 +2,15 @@
 //!
 //! ```text
 //! header   40 bytes
-//! table    u32 each: where an item starts
+//! heads    4 bytes each: what an item's suffix starts with, zeros behind a shorter one
+//! starts   u32 each: where an item starts
 //! prefix   what all keys of the page start with (of an inner page: all separators but the first child's)
 //! items    back to back, in order; zeros up to the page's length
 //!
 //! item of a leaf      sequence u64, value length u32 (0xffff_ffff: deleted), suffix length u16, suffix, value
 //! item of an inner    child's segment u32, offset u32, length u32, suffix length u16, filter length u16, suffix, filter
 //! ```
+//! A search is decided by the heads, which lie side by side, and looks at suffixes only where heads are equal.
 //! The first child's separator is not stored: nothing smaller comes to the page. docs/format.md is normative.
 //!
 //! Invariant: in a [`Page`] every offset and length stays within it and its keys strictly rise, so that no access can
@@ -45,7 +47,10 @@ pub(super) const AT_OFFSET: usize = 24;
 pub(super) const AT_LENGTH: usize = 28;
 pub(super) const AT_TAG: usize = 32;
 pub(super) const HEADER_BYTES: usize = 40;
-pub(super) const TABLE_ENTRY_BYTES: usize = 4;
+pub(super) const HEAD_BYTES: usize = 4;
+const START_BYTES: usize = 4;
+/// Of each item, in front of all items.
+pub(super) const TABLE_ENTRY_BYTES: usize = HEAD_BYTES + START_BYTES;
 
 // Of an item, from where it starts.
 const AT_SEQUENCE: usize = 0;
@@ -273,7 +278,10 @@ impl Page {
         let Some(rest) = key.strip_prefix(prefix) else {
             return Err(if key < prefix { first } else { self.count });
         };
-        let (mut low, mut high) = (first, self.count);
+        let (heads, _) = self.bytes[HEADER_BYTES..HEADER_BYTES + HEAD_BYTES * self.count].as_chunks();
+        let head = head_of(rest);
+        let mut low = first + heads[first..].partition_point(|other| *other < head);
+        let mut high = low + heads[low..].partition_point(|other| *other == head);
         while low < high {
             let middle = low + (high - low) / 2;
             match self.suffix(middle).cmp(rest) {
@@ -287,8 +295,30 @@ impl Page {
 
     /// From where an item starts to the end of the page.
     fn item(&self, index: usize) -> &[u8] {
-        let start = u32_at(&self.bytes, HEADER_BYTES + TABLE_ENTRY_BYTES * index);
+        let start = u32_at(&self.bytes, start_at(self.count, index));
         &self.bytes[start as usize..]
+    }
+}
+
+/// Where the head of an item lies.
+pub(super) const fn head_at(index: usize) -> usize {
+    HEADER_BYTES + HEAD_BYTES * index
+}
+
+/// Where it says where an item starts, in a page of `count`.
+pub(super) const fn start_at(count: usize, index: usize) -> usize {
+    HEADER_BYTES + HEAD_BYTES * count + START_BYTES * index
+}
+
+/// What a suffix starts with. If heads differ, suffixes have the order of their heads.
+pub(super) fn head_of(suffix: &[u8]) -> [u8; HEAD_BYTES] {
+    match suffix.first_chunk() {
+        Some(head) => *head,
+        None => {
+            let mut head = [0; HEAD_BYTES];
+            head[..suffix.len()].copy_from_slice(suffix);
+            head
+        }
     }
 }
 
@@ -352,8 +382,8 @@ fn check_items(bytes: &[u8], shape: &Shape) -> Result<(), &'static str> {
     let mut at = HEADER_BYTES + TABLE_ENTRY_BYTES * count + shape.prefix_length;
     let mut before: Option<&[u8]> = None;
     for index in 0..count {
-        if u32_at(bytes, HEADER_BYTES + TABLE_ENTRY_BYTES * index) as usize != at {
-            return Err("its table");
+        if u32_at(bytes, start_at(count, index)) as usize != at {
+            return Err("where its items start");
         }
         let item = bytes.get(at..).filter(|item| item.len() >= head);
         let item = item.ok_or("an item reaches beyond it")?;
@@ -366,6 +396,9 @@ fn check_items(bytes: &[u8], shape: &Shape) -> Result<(), &'static str> {
             return Err("an item reaches beyond it");
         }
         let suffix = &item[head..suffix_end];
+        if bytes[head_at(index)..head_at(index + 1)] != head_of(suffix) {
+            return Err("its heads");
+        }
         if shape.prefix_length + suffix.len() > RUN_KEY_BYTES_MAX {
             return Err("a key is too long");
         }
@@ -504,25 +537,25 @@ mod tests {
             (5, 0x2000, 0x3000)
         );
         let first_leaf = [
-            b"b\x06W\xc2WFTI\x01\0\0\0\x04\0\0\0\x02\0\0\0".as_slice(),
+            b"\x39\x5d\xc5\x4eWFTI\x01\0\0\0\x04\0\0\0\x02\0\0\0".as_slice(),
             b"\x05\0\0\0\0\x20\0\0\0\x10\0\0\x08\x07\x06\x05\x04\x03\x02\x01",
-            b"\x34\0\0\0\x48\0\0\0key/",
+            b"a\0\0\0bc\0\0\x3c\0\0\0\x50\0\0\0key/",
             b"\x18\x17\x16\x15\x14\x13\x12\x11\x05\0\0\0\x01\0avalue",
             b"\x09\0\0\0\0\0\0\0\xff\xff\xff\xff\x02\0bc",
         ]
         .concat();
         assert_eq!(bytes[..first_leaf.len()], first_leaf);
         let second_leaf = [
-            b"\xbft\xf4vWFTI\x01\0\0\0\x05\0\0\0\x01\0\0\0".as_slice(),
+            b"\x1d\xf7\x9a\x25WFTI\x01\0\0\0\x05\0\0\0\x01\0\0\0".as_slice(),
             b"\x05\0\0\0\0\x30\0\0\0\x10\0\0\x08\x07\x06\x05\x04\x03\x02\x01",
-            b"\x31\0\0\0key/d\x07\0\0\0\0\0\0\0\xa0\x0f\0\0\0\0\xee\xee",
+            b"\0\0\0\0\x35\0\0\0key/d\x07\0\0\0\0\0\0\0\xa0\x0f\0\0\0\0\xee\xee",
         ]
         .concat();
         assert_eq!(bytes[0x1000..][..second_leaf.len()], second_leaf);
         let root = [
-            b"\x2d\x22\xe8\x9cWFTI\x01\0\x01\0\x05\0\0\0\x02\0\0\0".as_slice(),
+            b"\xd1\x87\x4f\xcfWFTI\x01\0\x01\0\x05\0\0\0\x02\0\0\0".as_slice(),
             b"\x05\0\0\0\0\x40\0\0\0\x10\0\0\x08\x07\x06\x05\x04\x03\x02\x01",
-            b"\x35\0\0\0\x4d\0\0\0key/d",
+            b"\0\0\0\0\0\0\0\0\x3d\0\0\0\x55\0\0\0key/d",
             b"\x05\0\0\0\0\x20\0\0\0\x10\0\0\0\0\x08\0",
             b"\x80\x80\x42\x84\x88\x10\xa0\xc0",
             b"\x05\0\0\0\0\x30\0\0\0\x10\0\0\0\0\x08\0",
@@ -593,7 +626,11 @@ mod tests {
     fn nonsense_with_a_right_checksum_is_refused() {
         let pages = pages();
         let (leaf, inner) = (&pages[0], &pages[1]);
-        let first = |page: &Written| u32_at(&page.1, HEADER_BYTES) as usize;
+        let start_of_first = start_at(u32_at(&leaf.1, AT_COUNT) as usize, 0);
+        let first = |(_, page): &Written| {
+            let start = start_at(u32_at(page, AT_COUNT) as usize, 0);
+            u32_at(page, start) as usize
+        };
         let (of_leaf, of_inner) = (first(leaf), first(inner));
         let cases: [(&Written, usize, &[u8], &str); 18] = [
             (leaf, AT_LEVEL, &[40], "its level"),
@@ -601,10 +638,11 @@ mod tests {
             (leaf, AT_ZEROS, &[0, 1], "its header is not zero where zeros are"),
             (leaf, AT_COUNT, &[0, 0], "its item count"),
             (leaf, AT_COUNT, &[0xff, 0xff, 0xff, 0xff], "its item count"),
-            (leaf, AT_COUNT, &[1], "its table"),
+            (leaf, AT_COUNT, &[1], "where its items start"),
             (leaf, AT_PREFIX_LENGTH, &[0xff, 0xff], "its prefix"),
-            (leaf, AT_PREFIX_LENGTH, &[1], "its table"),
-            (leaf, HEADER_BYTES + 4, &[0], "its table"),
+            (leaf, AT_PREFIX_LENGTH, &[1], "where its items start"),
+            (leaf, head_at(1), &[0], "its heads"),
+            (leaf, start_of_first, &[0xff], "where its items start"),
             (
                 leaf,
                 of_leaf + AT_VALUE_LENGTH,
@@ -623,7 +661,7 @@ mod tests {
                 &[0xff, 0xff],
                 "an item reaches beyond it",
             ),
-            (leaf, of_leaf + LEAF_ITEM_BYTES, &[0xff], "its keys do not rise"),
+            (leaf, of_leaf + LEAF_ITEM_BYTES, &[0xff], "its heads"),
             (leaf, 4095, &[1], "its padding"),
             (inner, of_inner + AT_CHILD_OFFSET, &[1], "a child's address"),
             (
@@ -631,12 +669,6 @@ mod tests {
                 of_inner + AT_CHILD_LENGTH,
                 &[0, 0, 0, 0],
                 "a child's address",
-            ),
-            (
-                inner,
-                of_inner + AT_SUFFIX_LENGTH,
-                &[1],
-                "its first child has a separator",
             ),
             (inner, AT_LEVEL, &[2], "a filter of a page that is no leaf"),
         ];
@@ -646,6 +678,21 @@ mod tests {
             let found = fault(&sealed(bytes), *address, TAG);
             assert_eq!(found, Some(PageFault::Malformed(what)), "{patch:?} at {at}");
         }
+        let mut falling = leaf.1.clone();
+        for at in [head_at(0), of_leaf + LEAF_ITEM_BYTES] {
+            falling[at] = 0xff;
+        }
+        let found = fault(&sealed(falling), leaf.0, TAG);
+        assert_eq!(found, Some(PageFault::Malformed("its keys do not rise")));
+        let mut separated = inner.1.clone();
+        separated[of_inner + AT_SUFFIX_LENGTH] = 1;
+        separated[of_inner + AT_FILTER_LENGTH] -= 1;
+        separated[head_at(0)] = separated[of_inner + INNER_ITEM_BYTES];
+        let found = fault(&sealed(separated), inner.0, TAG);
+        assert_eq!(
+            found,
+            Some(PageFault::Malformed("its first child has a separator"))
+        );
         for (at, patch, expected) in [
             (AT_MAGIC, b"WFTX\x01\0".as_slice(), PageFault::Magic),
             (AT_VERSION, &[2, 0], PageFault::Version(2)),

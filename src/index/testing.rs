@@ -42,7 +42,7 @@ impl Chance {
             1 => (0..self.below(7)).map(|_| b'a' + self.below(3) as u8).collect(),
             2 => (0..self.below(40)).map(|_| self.next() as u8).collect(),
             _ => {
-                let mut key = vec![0xff; self.below(super::page::RUN_KEY_BYTES_MAX - 2)];
+                let mut key = vec![0xff; self.below(super::RUN_KEY_BYTES_MAX - 2)];
                 key.extend((0..self.below(3)).map(|_| self.next() as u8));
                 key
             }
