@@ -60,6 +60,9 @@ struct ServeFlags {
     /// How much the volume may hold, from 256MiB [default: 80 % of what is free at the first start]
     #[arg(long, value_name = "SIZE", env = "WEFT_CAPACITY")]
     capacity: Option<String>,
+    /// How much memory the daemon may take, from 256MiB a core [default: a quarter of the machine's, at most 1GiB a core]
+    #[arg(long, value_name = "SIZE", env = "WEFT_MEMORY")]
+    memory: Option<String>,
     /// Also take requests to BUCKET.NAME (virtual-host style)
     #[arg(long, value_name = "NAME", env = "WEFT_DOMAIN")]
     domain: Option<String>,
@@ -78,6 +81,7 @@ pub fn read() -> Result<RawConfig, clap::Error> {
         listen: flags.listen,
         cores: flags.cores,
         capacity: flags.capacity,
+        memory: flags.memory,
         domain: flags.domain,
         access_key: variable(ACCESS_KEY_VARIABLE),
         secret_key: variable(SECRET_KEY_VARIABLE),

@@ -35,6 +35,7 @@ pub struct RawConfig {
     pub listen: Vec<String>,
     pub cores: Option<String>,
     pub capacity: Option<String>,
+    pub memory: Option<String>,
     pub domain: Option<String>,
     pub access_key: Option<String>,
     pub secret_key: Option<String>,
@@ -48,6 +49,8 @@ pub struct Config {
     pub cores: CoreChoice,
     /// Bytes; without it the volume decides.
     pub capacity_bytes: Option<u64>,
+    /// Bytes; without it the machine decides.
+    pub memory_bytes: Option<u64>,
     /// In lower case.
     pub domain: Option<String>,
     pub root: RootUser,
@@ -67,6 +70,7 @@ pub enum ConfigError {
         given: String,
     },
     Size {
+        flag: &'static str,
         given: String,
     },
     Domain {
@@ -99,12 +103,8 @@ impl Config {
                 given: text.to_owned(),
             })?,
         };
-        let capacity_bytes = match given(&raw.capacity) {
-            None => None,
-            Some(text) => Some(size::parse(text).ok_or_else(|| ConfigError::Size {
-                given: text.to_owned(),
-            })?),
-        };
+        let capacity_bytes = size_of("--capacity", &raw.capacity)?;
+        let memory_bytes = size_of("--memory", &raw.memory)?;
         let domain = given(&raw.domain).map(domain).transpose()?;
         let root = root_user(given(&raw.access_key), given(&raw.secret_key))?;
         let reachable = listen.iter().find(|address| !is_loopback(address.ip()));
@@ -118,10 +118,21 @@ impl Config {
             listen,
             cores,
             capacity_bytes,
+            memory_bytes,
             domain,
             root,
         })
     }
+}
+
+fn size_of(flag: &'static str, text: &Option<String>) -> Result<Option<u64>, ConfigError> {
+    let parse = |text: &str| {
+        size::parse(text).ok_or_else(|| ConfigError::Size {
+            flag,
+            given: text.to_owned(),
+        })
+    };
+    given(text).map(parse).transpose()
 }
 
 fn given(text: &Option<String>) -> Option<&str> {
@@ -222,9 +233,9 @@ impl fmt::Display for ConfigError {
                 f,
                 "{given:?} says no cores: give --cores a number, as 4, or a list of CPUs, as 0,2 or 0-3,8-11"
             ),
-            ConfigError::Size { given } => write!(
+            ConfigError::Size { flag, given } => write!(
                 f,
-                "{given:?} is no size: give --capacity a whole number and KiB, MiB, GiB, TiB or PiB, as 512MiB or 2TiB"
+                "{given:?} is no size: give {flag} a whole number and KiB, MiB, GiB, TiB or PiB, as 512MiB or 2TiB"
             ),
             ConfigError::Domain { given } => {
                 write!(

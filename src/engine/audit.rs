@@ -177,8 +177,14 @@ impl<I: Machine> Core<I> {
         if self.audit_entries(&stock.index, &mut found).await.is_err() {
             found.pages_unreadable += 1;
         }
-        recovered.objects = found.objects;
-        recovered.add(&Recovered { objects: 0, ..found });
+        if recovered.entries > 0 && found.is_damaged() {
+            warn!(
+                "weft: DAMAGE: {} extents of objects lie in segments that are missing, and {} parts of the index cannot be \
+                 read: nothing that was there is freed in this run; weft check names the places",
+                found.extents_missing, found.pages_unreadable
+            );
+        }
+        recovered.add(&found);
     }
 
     async fn audit_entries(self: &Rc<Self>, snapshot: &Index, found: &mut Recovered) -> Result<(), Refusal> {

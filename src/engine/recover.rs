@@ -54,6 +54,9 @@ pub struct Recovered {
     pub buckets: u64,
     /// Records read from logs.
     pub records: u64,
+    /// Entries of the index's runs. If there are any, objects and uploads are counted while clients are served, and not
+    /// here.
+    pub entries: u64,
     /// Batches that were durable once and are damaged now.
     pub batches_damaged: u64,
     /// Segments whose header is damaged.
@@ -81,6 +84,7 @@ impl Recovered {
             (&mut self.uploads, share.uploads),
             (&mut self.buckets, share.buckets),
             (&mut self.records, share.records),
+            (&mut self.entries, share.entries),
             (&mut self.batches_damaged, share.batches_damaged),
             (&mut self.segments_unreadable, share.segments_unreadable),
             (&mut self.segments_missing, share.segments_missing),
@@ -242,7 +246,7 @@ impl<I: Machine> Core<I> {
         // From here on clients change things: on every core what was there before is set down.
         self.barrier(STAGE_TAKEN).await;
         // All that is on disk is read for that: it takes longer than clients should wait.
-        recovered.objects = self
+        recovered.entries = self
             .checkpoints
             .places()
             .iter()

@@ -14,6 +14,7 @@ mod body;
 mod connection;
 mod core;
 mod input;
+mod memory;
 mod pace;
 mod report;
 mod response;
@@ -30,6 +31,7 @@ use crate::limits::{CONNECTIONS_PER_CORE_MAX, RESERVE_CONNECTIONS_MAX};
 use crate::s3::auth::RootUser;
 use crate::s3::service::Service;
 use futures_util::future::{Either, select};
+use memory::{sizes_of, usual_bytes};
 use report::Report;
 use std::fmt;
 use std::io::ErrorKind;
@@ -56,6 +58,10 @@ pub enum ServeError {
         source: std::io::Error,
     },
     Recover(RecoverError),
+    /// Less memory than so many cores need.
+    Memory {
+        cores: usize,
+    },
     /// A listening socket was of no use any more.
     ListenerFailed,
 }
@@ -67,8 +73,12 @@ pub enum ServeError {
 pub fn run(config: Config) -> Result<(), ServeError> {
     let cpus = config.cores.cpus()?;
     let descriptors = check_limits(cpus.len())?;
+    let memory_bytes = config
+        .memory_bytes
+        .unwrap_or_else(|| usual_bytes(machine_memory_bytes(), cpus.len()));
+    let sizes = sizes_of(memory_bytes, cpus.len()).ok_or(ServeError::Memory { cores: cpus.len() })?;
     let volume = Volume::open(&config.data, config.capacity_bytes)?;
-    let report = Report::begin(&config, &volume, &cpus);
+    let report = Report::begin(&config, &volume, &cpus, memory_bytes);
     let listeners = bind(&config.listen)?;
     let report = report.with_addresses(listeners.iter().filter_map(|listener| listener.local_addr().ok()));
 
@@ -76,6 +86,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let setup = Arc::new(Setup {
         root: config.root,
         domain: config.domain,
+        sizes,
         connections: Connections::within(descriptors, cpus.len()),
         boot_seed: boot_seed(&volume),
         listeners: Mutex::new(listeners),
@@ -104,10 +115,17 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     }
 }
 
+/// Bytes of the machine's memory.
+fn machine_memory_bytes() -> u64 {
+    let info = rustix::system::sysinfo();
+    info.totalram as u64 * u64::from(info.mem_unit)
+}
+
 /// What every core is given.
 struct Setup {
     root: RootUser,
     domain: Option<String>,
+    sizes: Sizes,
     connections: Connections,
     boot_seed: u64,
     /// Core 0 takes them.
@@ -140,7 +158,7 @@ async fn run_core(machine: Machine, setup: Arc<Setup>, starts: mpsc::Sender<Star
     machine.spawn(core.clone().take_connections());
 
     let engine = match select(
-        pin!(Engine::start(machine.clone(), &Sizes::default())),
+        pin!(Engine::start(machine.clone(), &setup.sizes)),
         pin!(machine.shutdown()),
     )
     .await
@@ -242,6 +260,7 @@ impl ServeError {
                 error,
                 VolumeError::CapacityTooSmall { .. } | VolumeError::CapacityBelowUse { .. }
             ),
+            ServeError::Memory { .. } => true,
             ServeError::Recover(_) | ServeError::Listen { .. } | ServeError::ListenerFailed => false,
         }
     }
@@ -265,6 +284,11 @@ impl fmt::Display for ServeError {
             ServeError::Launch(error) => error.fmt(f),
             ServeError::Volume(error) => error.fmt(f),
             ServeError::Recover(error) => error.fmt(f),
+            ServeError::Memory { cores } => write!(
+                f,
+                "{cores} cores need {} MiB of memory: give --memory that much, or fewer --cores",
+                (*cores as u64 * memory::CORE_BYTES_MIN) >> 20
+            ),
             ServeError::Listen { address, source } => {
                 let mend = match source.kind() {
                     ErrorKind::AddrInUse => "stop what listens there, or give another --listen",

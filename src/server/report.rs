@@ -21,7 +21,7 @@ pub struct Report {
 
 impl Report {
     /// Says that the daemon starts, for recovery may take a while.
-    pub fn begin(config: &Config, volume: &Volume, cpus: &[usize]) -> Report {
+    pub fn begin(config: &Config, volume: &Volume, cpus: &[usize], memory_bytes: u64) -> Report {
         let dir = std::path::absolute(volume.dir()).unwrap_or_else(|_| volume.dir().to_owned());
         say(format_args!(
             "weft {} starts on {}",
@@ -43,7 +43,12 @@ impl Report {
                 Size(u64::from(volume.shape().segment_size_bytes)),
                 volume.boot_epoch()
             ),
-            cores: format!("{} on CPU {}", cpus.len(), Ranges(cpus)),
+            cores: format!(
+                "{} on CPU {}, {} of memory",
+                cpus.len(),
+                Ranges(cpus),
+                Size(memory_bytes)
+            ),
             domain: config.domain.clone(),
             addresses: Vec::new(),
         }
@@ -64,14 +69,20 @@ impl Report {
             uploads,
             buckets,
             records,
+            entries,
             ..
         } = *recovered;
         say(format_args!("  volume     {}", self.volume));
         say(format_args!("  cores      {}", self.cores));
-        say(format_args!(
-            "  recovered  {objects} objects, {uploads} uploads, {buckets} buckets from {records} records in {:.3} s",
-            took.as_secs_f64()
-        ));
+        let took = took.as_secs_f64();
+        match entries {
+            0 => say(format_args!(
+                "  recovered  {objects} objects, {uploads} uploads, {buckets} buckets from {records} records in {took:.3} s"
+            )),
+            _ => say(format_args!(
+                "  recovered  {buckets} buckets, {entries} entries of the index and {records} records behind them in {took:.3} s"
+            )),
+        }
         say(format_args!(
             "  durability every change is on stable storage before it is acknowledged"
         ));
@@ -129,6 +140,8 @@ impl fmt::Display for Damage<'_> {
             (found.batches_damaged, "batches of the log cannot be read"),
             (found.segments_unreadable, "segments cannot be read"),
             (found.segments_missing, "segment files are missing"),
+            (found.manifests_missing, "cores have lost their manifest"),
+            (found.pages_unreadable, "parts of the index cannot be read"),
             (
                 found.extents_missing,
                 "extents of objects lie in missing segments",
