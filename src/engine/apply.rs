@@ -39,6 +39,7 @@ impl<I: Machine> Core<I> {
                 Some(value) => {
                     let home_bytes = log::change_length(change.key.len(), value.len()) as u32;
                     self.account_here(segment, i64::from(home_bytes));
+                    self.holdings.came(&change.key, value);
                     let entry = Entry {
                         sequence: record.sequence,
                         home_segment: segment.0,
@@ -112,6 +113,7 @@ impl<I: Machine> Core<I> {
     /// Accounts for an entry that is no more.
     pub fn release(self: &Rc<Self>, index_key: &[u8], entry: &Entry, kept: &BTreeSet<(SegmentId, u32)>) {
         self.account_here(SegmentId(entry.home_segment), -i64::from(entry.home_bytes));
+        self.holdings.went(index_key, &entry.value);
         for extent in extents_of(index_key, &entry.value) {
             if kept.is_empty() || !kept.contains(&(extent.segment, extent.offset)) {
                 self.account_here(extent.segment, -i64::from(extent.disk_bytes()));

@@ -690,6 +690,7 @@ impl<I: Machine> Core<I> {
                 value,
             };
             self.account_here(change.home_segment, i64::from(change.home_bytes));
+            self.holdings.came(&index_key, &entry.value);
             for extent in extents_of(&index_key, &entry.value) {
                 if !self.assembly.borrow().segments.contains(&extent.segment) {
                     recovered.extents_missing += 1;

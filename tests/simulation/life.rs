@@ -336,6 +336,13 @@ impl Life {
     fn check_space(&self, running: &Running, implied: u64) {
         let engines = &running.shared.engines;
         let space = engines[0].space_use().expect("core 0 keeps the table");
+        for engine in engines {
+            assert_eq!(
+                *engine.holdings(),
+                engine.holdings_implied(),
+                "what a core's index holds as counted, and as it is"
+            );
+        }
         let failed = engines
             .iter()
             .any(|engine| engine.counters().disk_errors.get() > 0);
