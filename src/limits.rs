@@ -79,6 +79,11 @@ pub const UNREAD_BODY_BYTES_MAX: u64 = 64 * 1024;
 pub const LINGER_BYTES_MAX: usize = 64 << 20;
 /// Bytes that one connection receives or sends before others of its core get their turn.
 pub const TURN_BYTES: usize = 512 * 1024;
+/// Connections of the admin listener, and further ones that only health is told.
+pub const ADMIN_CONNECTIONS_MAX: u32 = 16;
+pub const ADMIN_RESERVE_CONNECTIONS_MAX: u32 = 4;
+/// How long cores have to say what they count.
+pub const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses that a daemon listens on.
 pub const LISTENERS_MAX: usize = 16;
 

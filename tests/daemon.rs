@@ -226,6 +226,15 @@ fn a_start_that_cannot_be_says_why_in_a_line() {
         ("127.0.0.1:0", &["--cores", "none"], 2, "--cores"),
         ("127.0.0.1:0", &["--domain", "a/b"], 2, "--domain"),
         ("127.0.0.1", &[], 2, "--listen"),
+        (
+            "127.0.0.1:0",
+            &["--admin-listen", &address],
+            1,
+            "another --admin-listen",
+        ),
+        ("127.0.0.1:0", &["--admin-listen", "9001"], 2, "--admin-listen"),
+        (&address, &["--admin-listen", &address], 2, "is given twice"),
+        (&address, &["--listen", &address], 2, "is given twice"),
     ] {
         let scratch = Scratch::new();
         let (got, text) = refusal(serve(&scratch, listen).args(flags).stdout(Stdio::null()));

@@ -22,6 +22,9 @@ Examples:
   weft serve --data /srv/weft --domain s3.example.com
       Also takes http://BUCKET.s3.example.com:9000/KEY.
 
+  weft serve --data /srv/weft --admin-listen 127.0.0.1:9001
+      Also serves http://127.0.0.1:9001/metrics, in the text format of Prometheus.
+
 Credentials of the root user (never flags: others could read them):
   WEFT_ACCESS_KEY, WEFT_SECRET_KEY
       Needed unless every --listen is on loopback.
@@ -54,6 +57,9 @@ struct ServeFlags {
     /// Address to listen on; may be repeated (in the variable: separated by commas) [default: 127.0.0.1:9000]
     #[arg(long, value_name = "ADDR:PORT", env = "WEFT_LISTEN", value_delimiter = ',')]
     listen: Vec<String>,
+    /// Address that serves /metrics (for Prometheus) and health, to anyone who can reach it [default: none]
+    #[arg(long, value_name = "ADDR:PORT", env = "WEFT_ADMIN_LISTEN")]
+    admin_listen: Option<String>,
     /// How many cores, as 4, or which CPUs, as 0,2 or 0-3 [default: all that the process may use]
     #[arg(long, value_name = "N|LIST", env = "WEFT_CORES")]
     cores: Option<String>,
@@ -79,6 +85,7 @@ pub fn read() -> Result<RawConfig, clap::Error> {
     Ok(RawConfig {
         data: flags.data,
         listen: flags.listen,
+        admin_listen: flags.admin_listen,
         cores: flags.cores,
         capacity: flags.capacity,
         memory: flags.memory,

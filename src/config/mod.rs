@@ -33,6 +33,7 @@ const LABEL_LENGTH_MAX: usize = 63;
 pub struct RawConfig {
     pub data: PathBuf,
     pub listen: Vec<String>,
+    pub admin_listen: Option<String>,
     pub cores: Option<String>,
     pub capacity: Option<String>,
     pub memory: Option<String>,
@@ -46,6 +47,8 @@ pub struct Config {
     pub data: PathBuf,
     /// At least one, at most `LISTENERS_MAX`.
     pub listen: Vec<SocketAddr>,
+    /// Where metrics are served, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
     pub cores: CoreChoice,
     /// Bytes; without it the volume decides.
     pub capacity_bytes: Option<u64>,
@@ -65,6 +68,11 @@ pub enum ConfigError {
     },
     TooManyListeners {
         given: usize,
+    },
+    /// Two listeners would want the same port of the same address.
+    SameAddress {
+        one: SocketAddr,
+        other: SocketAddr,
     },
     Cores {
         given: String,
@@ -97,6 +105,8 @@ impl Config {
             return Err(ConfigError::NoData);
         }
         let listen = listeners(&raw.listen)?;
+        let admin_listen = given(&raw.admin_listen).map(address).transpose()?;
+        refuse_same(&listen, admin_listen)?;
         let cores = match given(&raw.cores) {
             None => CoreChoice::All,
             Some(text) => cores::parse(text).ok_or_else(|| ConfigError::Cores {
@@ -116,6 +126,7 @@ impl Config {
         Ok(Config {
             data: raw.data,
             listen,
+            admin_listen,
             cores,
             capacity_bytes,
             memory_bytes,
@@ -153,14 +164,33 @@ fn listeners(texts: &[String]) -> Result<Vec<SocketAddr>, ConfigError> {
     } else {
         texts
     };
-    texts
-        .into_iter()
-        .map(|text| {
-            text.parse().map_err(|_| ConfigError::Listen {
-                given: text.to_owned(),
-            })
-        })
-        .collect()
+    texts.into_iter().map(address).collect()
+}
+
+fn address(text: &str) -> Result<SocketAddr, ConfigError> {
+    text.parse().map_err(|_| ConfigError::Listen {
+        given: text.to_owned(),
+    })
+}
+
+/// Binding both would fail on the second, and say that somebody else is there.
+fn refuse_same(listen: &[SocketAddr], admin_listen: Option<SocketAddr>) -> Result<(), ConfigError> {
+    let all: Vec<SocketAddr> = listen.iter().copied().chain(admin_listen).collect();
+    for (at, &other) in all.iter().enumerate() {
+        if let Some(&one) = all[..at].iter().find(|one| are_same(**one, other)) {
+            return Err(ConfigError::SameAddress { one, other });
+        }
+    }
+    Ok(())
+}
+
+/// Whether a connection could be meant for either. With port 0 each gets a port of its own.
+fn are_same(one: SocketAddr, other: SocketAddr) -> bool {
+    let takes_all_of = |all: IpAddr, ip: IpAddr| all.is_unspecified() && (all.is_ipv6() || ip.is_ipv4());
+    let (one_ip, other_ip) = (one.ip().to_canonical(), other.ip().to_canonical());
+    one.port() != 0
+        && one.port() == other.port()
+        && (one_ip == other_ip || takes_all_of(one_ip, other_ip) || takes_all_of(other_ip, one_ip))
 }
 
 fn is_loopback(ip: IpAddr) -> bool {
@@ -221,7 +251,7 @@ impl fmt::Display for ConfigError {
             ConfigError::NoData => write!(f, "no data directory is given: give --data DIR"),
             ConfigError::Listen { given } => write!(
                 f,
-                "{given:?} is no address to listen on: give --listen ADDR:PORT, as 127.0.0.1:9000, 0.0.0.0:9000 or [::1]:9000"
+                "{given:?} is no address to listen on: give --listen or --admin-listen ADDR:PORT, as 127.0.0.1:9000, 0.0.0.0:9000 or [::1]:9000"
             ),
             ConfigError::TooManyListeners { given } => {
                 write!(
@@ -229,6 +259,14 @@ impl fmt::Display for ConfigError {
                     "{given} addresses to listen on are too many: give at most {LISTENERS_MAX}"
                 )
             }
+            ConfigError::SameAddress { one, other } if one == other => write!(
+                f,
+                "{one} is given twice: give each --listen and --admin-listen an address or a port of its own"
+            ),
+            ConfigError::SameAddress { one, other } => write!(
+                f,
+                "{one} and {other} have a port in common: give each --listen and --admin-listen one of its own"
+            ),
             ConfigError::Cores { given } => write!(
                 f,
                 "{given:?} says no cores: give --cores a number, as 4, or a list of CPUs, as 0,2 or 0-3,8-11"
@@ -298,6 +336,7 @@ mod tests {
     fn what_is_not_given_has_a_default_and_empty_is_not_given() {
         let empty = RawConfig {
             cores: Some(String::new()),
+            admin_listen: Some(String::new()),
             capacity: Some(String::new()),
             domain: Some(String::new()),
             access_key: Some(String::new()),
@@ -308,6 +347,7 @@ mod tests {
             let config = Config::from_raw(raw).expect("valid");
             assert_eq!(config.listen, [DEFAULT_LISTEN.parse().unwrap()]);
             assert_eq!(config.cores, CoreChoice::All);
+            assert_eq!(config.admin_listen, None);
             assert_eq!((config.capacity_bytes, config.domain), (None, None));
             assert_eq!(config.root.access_key, DEFAULT_ACCESS_KEY);
         }
@@ -333,7 +373,7 @@ mod tests {
             let expected = ConfigError::DefaultCredentials {
                 listen: listen.parse().unwrap(),
             };
-            assert_eq!(refusal(raw(&["127.0.0.1:9000", listen])), expected);
+            assert_eq!(refusal(raw(&["127.0.0.1:9009", listen])), expected);
             assert_eq!(
                 refusal(with_keys(listen, DEFAULT_ACCESS_KEY, DEFAULT_SECRET_KEY)),
                 expected
@@ -416,6 +456,11 @@ mod tests {
                 }
             );
         }
+        let admin = RawConfig {
+            admin_listen: Some("9001".to_owned()),
+            ..raw(&[])
+        };
+        assert!(matches!(refusal(admin), ConfigError::Listen { given } if given == "9001"));
         let many = vec![DEFAULT_LISTEN; LISTENERS_MAX + 1];
         assert_eq!(
             refusal(raw(&many)),
@@ -423,6 +468,55 @@ mod tests {
                 given: LISTENERS_MAX + 1
             }
         );
+    }
+
+    #[test]
+    fn no_two_listeners_share_a_port_of_an_address() {
+        let with = |listen: &[&str], admin: Option<&str>| RawConfig {
+            admin_listen: admin.map(str::to_owned),
+            ..with_keys_of(raw(listen))
+        };
+        for (listen, admin) in [
+            (&["127.0.0.1:9000", "127.0.0.1:9000"][..], None),
+            (&["127.0.0.1:9000", "127.0.0.1:9001", "127.0.0.1:9000"], None),
+            (&["127.0.0.1:9000"], Some("127.0.0.1:9000")),
+            (&[], Some(DEFAULT_LISTEN)),
+            (&["0.0.0.0:9000"], Some("127.0.0.1:9000")),
+            (&["127.0.0.1:9000"], Some("0.0.0.0:9000")),
+            (&["[::]:9000", "10.0.0.1:9000"], None),
+            (&["[::ffff:10.0.0.1]:9000", "10.0.0.1:9000"], None),
+            (&["[::1]:9000", "[::1]:9000"], None),
+        ] {
+            let refused = refusal(with(listen, admin));
+            assert!(
+                matches!(refused, ConfigError::SameAddress { .. }),
+                "{listen:?} {admin:?}"
+            );
+        }
+        for (listen, admin) in [
+            (&["127.0.0.1:9000", "127.0.0.1:9001"][..], Some("127.0.0.1:9002")),
+            (&["127.0.0.1:0", "127.0.0.1:0"], Some("127.0.0.1:0")),
+            (&["127.0.0.1:9000", "127.0.0.2:9000", "[::1]:9000"], None),
+            (&["0.0.0.0:9000"], Some("[::1]:9000")),
+        ] {
+            assert!(
+                Config::from_raw(with(listen, admin)).is_ok(),
+                "{listen:?} {admin:?}"
+            );
+        }
+        let text = refusal(with(&["[::1]:9000"], Some("[::1]:9000"))).to_string();
+        assert!(
+            text.starts_with("[::1]:9000 is given twice") && text.contains("--admin-listen"),
+            "{text}"
+        );
+    }
+
+    fn with_keys_of(raw: RawConfig) -> RawConfig {
+        RawConfig {
+            access_key: Some("someone".into()),
+            secret_key: Some("something else".into()),
+            ..raw
+        }
     }
 
     #[test]

@@ -37,6 +37,7 @@ impl<I: Machine> Core<I> {
         for change in &record.changes {
             let replaced = match &change.value {
                 Some(value) => {
+                    self.holdings.came(&change.key, value);
                     let entry = Entry {
                         sequence: record.sequence,
                         value: value.as_slice().into(),
@@ -103,6 +104,7 @@ impl<I: Machine> Core<I> {
 
     /// Accounts for an entry that is no more.
     pub fn release(self: &Rc<Self>, index_key: &[u8], entry: &Entry, kept: &BTreeSet<(SegmentId, u32)>) {
+        self.holdings.went(index_key, &entry.value);
         for extent in extents_of(index_key, &entry.value) {
             if kept.is_empty() || !kept.contains(&(extent.segment, extent.offset)) {
                 self.account_here(extent.segment, -i64::from(extent.disk_bytes()));

@@ -194,6 +194,7 @@ impl<I: Machine> Core<I> {
         let mut live: BTreeMap<SegmentId, i64> = BTreeMap::new();
         let mut see = |index_key: &[u8], entry: EntryRef<'_>| {
             self.count_entry(index_key, found);
+            self.holdings.came(index_key, entry.value);
             for extent in extents_of(index_key, entry.value) {
                 if !there.contains(&extent.segment) {
                     found.extents_missing += 1;

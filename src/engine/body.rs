@@ -87,6 +87,15 @@ impl<I: Machine> StoredBody<I> {
         }
     }
 
+    /// Bytes that were received for it; a body that stays where it is has none.
+    pub fn bytes(&self) -> u64 {
+        match &self.body {
+            Some(NewBody::Inline(bytes)) => bytes.len() as u64,
+            Some(NewBody::Extents { size, .. }) => *size,
+            Some(NewBody::Keep { .. }) | None => 0,
+        }
+    }
+
     /// Bytes that go into the record.
     pub fn inline_bytes(&self) -> u64 {
         match &self.body {

@@ -9,7 +9,7 @@
 
 use crate::engine::Machine;
 use crate::engine::budget::HeldBytes;
-use crate::engine::core::Core;
+use crate::engine::core::{Core, count};
 use crate::engine::entry::{Extent, Layout, Object};
 use crate::engine::message::Refusal;
 use crate::engine::reads::{Pins, ReadGuard};
@@ -353,6 +353,7 @@ impl<I: Machine> Core<I> {
     }
 
     async fn read_extent(&self, extent: &Extent, from: u32, length: u32) -> Result<I::ReadBuf, Refusal> {
+        count(&self.counters.bytes_read, u64::from(length));
         self.io.read(extent.segment, from, length).await.map_err(|error| {
             warn!(
                 "weft: segment {}: read of {length} bytes at {from}: {error}",

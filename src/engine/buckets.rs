@@ -69,6 +69,11 @@ impl BucketTable {
         self.by_name.get(name)
     }
 
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.by_name.len()
+    }
+
     /// Those that `walk` asks for. It costs what the page has, and a look at those of another location in between.
     pub fn walk(&self, walk: &BucketWalk<'_>) -> BucketPage {
         let from = match walk.after {

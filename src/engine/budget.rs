@@ -29,6 +29,14 @@ pub struct BufferBudget {
     waiting: RefCell<VecDeque<Waiting>>,
 }
 
+/// How much of a budget is held, how many wait for some, and for how much.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct MemoryUse {
+    pub held_bytes: usize,
+    pub waiters: usize,
+    pub wanted_bytes: usize,
+}
+
 /// One who waits; it may have given up.
 struct Waiting {
     bytes: usize,
@@ -185,9 +193,19 @@ impl BufferBudget {
 
     /// Bytes that bodies wait for.
     pub fn wanted_bytes(&self) -> usize {
+        self.usage().wanted_bytes
+    }
+
+    /// How much of it is held, and wanted.
+    pub fn usage(&self) -> MemoryUse {
         let waiting = self.waiting.borrow();
-        let wanted = waiting.iter().filter(|waiting| !waiting.granted.is_canceled());
-        wanted.map(|waiting| waiting.bytes).sum()
+        let waiting = waiting.iter().filter(|waiting| !waiting.granted.is_canceled());
+        let wanted = waiting.fold((0, 0), |(count, bytes), next| (count + 1, bytes + next.bytes));
+        MemoryUse {
+            held_bytes: self.used.get(),
+            waiters: wanted.0,
+            wanted_bytes: wanted.1,
+        }
     }
 
     /// Some memory, if nobody has to wait for it.

@@ -99,6 +99,12 @@ impl LookupCache {
         (cached.version == version).then(|| cached.clone())
     }
 
+    /// Entries, and bytes that they count as.
+    pub fn usage(&self) -> (usize, u64) {
+        let cache = self.0.borrow();
+        (cache.len(), cache.weight())
+    }
+
     /// Keeps what was found, unless it is long. `encoded_bytes` is the length of its object in the index.
     pub fn put(&self, index_key: Vec<u8>, encoded_bytes: usize, cached: Cached) {
         if encoded_bytes <= ENCODED_BYTES_MAX {

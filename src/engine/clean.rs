@@ -432,6 +432,7 @@ impl<I: Machine> Core<I> {
     }
 
     async fn read_victim(&self, extent: &Extent, from: u32, length: u32) -> Result<I::ReadBuf, Stays> {
+        count(&self.counters.bytes_read, u64::from(length));
         self.io.read(extent.segment, from, length).await.map_err(|error| {
             warn!(
                 "weft: segment {}: reading what is to be moved: {error}",

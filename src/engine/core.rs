@@ -9,6 +9,8 @@ use crate::engine::budget::BufferBudget;
 use crate::engine::cache::{LookupCache, Versions};
 use crate::engine::checkpoint::Checkpoints;
 use crate::engine::group_commit::CommitQueue;
+use crate::engine::histogram::{BatchBytes, Durations, RecordCounts};
+use crate::engine::holdings::Holdings;
 use crate::engine::message::{Content, Message, Note, Outcome, Refusal, Reply, Request};
 use crate::engine::pages::PageCache;
 use crate::engine::planted::{Fault, planted};
@@ -51,6 +53,7 @@ pub struct Core<I: Machine> {
     pub ledger: Ledger,
     pub reads: Rc<Reads>,
     pub counters: Counters,
+    pub holdings: Holdings,
     /// Memory of bodies in flight, and of what copies read.
     pub buffers: Rc<BufferBudget>,
     pub copies: Rc<BufferBudget>,
@@ -87,8 +90,8 @@ fn cache_seed(volume_id: &[u8; 16]) -> u64 {
     xxhash_rust::xxh3::xxh3_64(volume_id)
 }
 
-/// What a core has counted since its start.
-#[derive(Default)]
+/// What a core has counted since its start. It alone counts; a copy may go to another core.
+#[derive(Clone, Default)]
 pub struct Counters {
     pub batches: Cell<u64>,
     pub records: Cell<u64>,
@@ -98,6 +101,19 @@ pub struct Counters {
     pub checksum_errors: Cell<u64>,
     /// Bytes that went to log and data segments, headers and padding included.
     pub bytes_written: Cell<u64>,
+    /// Bytes of bodies that were asked for in reads of log and data segments, what surrounds them included.
+    pub bytes_read: Cell<u64>,
+    /// Bytes of the bodies of objects and parts that were stored and acknowledged.
+    pub body_bytes: Cell<u64>,
+    /// Of each batch: its records, its bytes, and the nanoseconds until it was on stable storage.
+    pub batch_records: RecordCounts,
+    pub batch_bytes: BatchBytes,
+    pub batch_ns: Durations,
+    /// Lookups that this core's cache answered, and those that it did not.
+    pub cache_hits: Cell<u64>,
+    pub cache_misses: Cell<u64>,
+    /// Messages that came from other cores.
+    pub messages: Cell<u64>,
     /// Entries that the cleaner gave another place, and the bytes that it copied for them.
     pub entries_moved: Cell<u64>,
     pub bytes_moved: Cell<u64>,
@@ -134,6 +150,7 @@ impl<I: Machine> Core<I> {
             ledger: Ledger::default(),
             reads: Rc::default(),
             counters: Counters::default(),
+            holdings: Holdings::default(),
             buffers: BufferBudget::new(BODY_BUFFER_BYTES_MAX),
             copies: BufferBudget::new(COPY_BYTES_MAX),
             documents: BufferBudget::new(XML_GATHERED_BYTES_MAX),
@@ -253,6 +270,11 @@ impl<I: Machine> Core<I> {
         self.reply(to, Reply::Outcome(outcome));
     }
 
+    /// Requests to other cores that are not answered yet.
+    pub fn open_calls(&self) -> usize {
+        self.calls.borrow().len()
+    }
+
     /// Tells every core where this one counts its changes.
     pub fn share_versions(self: &Rc<Self>) {
         for core in self.everyone() {
@@ -273,7 +295,9 @@ impl<I: Machine> Core<I> {
     /// Serves what other cores send, until the run ends.
     pub async fn receive(self: Rc<Self>) {
         loop {
-            for (from, message) in self.io.receive().await {
+            let messages = self.io.receive().await;
+            count(&self.counters.messages, messages.len() as u64);
+            for (from, message) in messages {
                 match message {
                     Message::Request { id, request } => {
                         self.serve(request, ReplyTo::Remote { core: from, id })

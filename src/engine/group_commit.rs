@@ -183,6 +183,12 @@ impl CommitQueue {
         self.queued_bytes.get() >= COMMIT_QUEUE_BYTES_MAX
     }
 
+    /// Changes and answers that wait for the next batch, and bytes of the records among them.
+    pub fn depth(&self) -> (usize, usize) {
+        let waiting = self.queue.borrow().len() + self.moves.borrow().len();
+        (waiting, self.queued_bytes.get())
+    }
+
     /// Whether a failed batch may still come true.
     pub fn is_unsettled(&self) -> bool {
         self.unsettled.get()
@@ -418,13 +424,14 @@ impl<I: Machine> Core<I> {
         if planted(Fault::EarlyIndex) {
             self.apply_all(&batch, SegmentId(open.header.segment));
         }
+        let begun_ns = self.io.monotonic_ns();
         match self.write_and_sync(open, buffer).await {
             Ok(()) => {
                 open.offset += length;
                 open.number += 1;
                 tail.poisoned.clear();
                 self.commits.unsettled.set(false);
-                self.counters.batches.set(self.counters.batches.get() + 1);
+                self.note_batch(&batch, length, begun_ns);
                 let (home, position) = (SegmentId(open.header.segment), open.position());
                 self.finish_batch(batch, home);
                 self.commits.position.set(position);
@@ -442,6 +449,16 @@ impl<I: Machine> Core<I> {
                 Err(Lack::Refused(Refusal::DiskFailed))
             }
         }
+    }
+
+    /// Counts a batch that is on stable storage.
+    fn note_batch(&self, batch: &[Queued], length_bytes: u32, begun_ns: u64) {
+        let records = batch.iter().filter(|queued| queued.record.is_some()).count();
+        count(&self.counters.batches, 1);
+        self.counters.batch_records.observe(records as u64);
+        self.counters.batch_bytes.observe(u64::from(length_bytes));
+        let took_ns = self.io.monotonic_ns().saturating_sub(begun_ns);
+        self.counters.batch_ns.observe(took_ns);
     }
 
     /// Seals the log segment that has no room for the next record, and opens another.

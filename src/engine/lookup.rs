@@ -2,7 +2,7 @@
 
 use crate::engine::Machine;
 use crate::engine::cache::Cached;
-use crate::engine::core::{Core, ReplyTo};
+use crate::engine::core::{Core, ReplyTo, count};
 use crate::engine::entry::{Layout, Object, Summary};
 use crate::engine::message::{Refusal, Reply, Request, Value};
 use crate::index::EntryRef;
@@ -28,8 +28,10 @@ impl<I: Machine> Core<I> {
         if let Some(hit) = version.and_then(|version| self.cache.get(&index_key, version))
             && !(with_body && hit.body.is_none() && is_small(hit.object.size))
         {
+            count(&self.counters.cache_hits, 1);
             return Ok(hit);
         }
+        count(&self.counters.cache_misses, 1);
         let value = if owner == self.io.core() {
             self.look_up(&index_key, with_body).await?
         } else {

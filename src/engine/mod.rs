@@ -27,6 +27,8 @@ mod clean;
 mod core;
 mod entry;
 mod group_commit;
+mod histogram;
+mod holdings;
 mod list;
 mod loading;
 mod lookup;
@@ -35,6 +37,7 @@ mod pages;
 pub mod planted;
 mod reads;
 mod recover;
+mod report;
 mod run_writer;
 mod segments;
 mod shard;
@@ -46,11 +49,14 @@ mod victims;
 pub use body::{BodyWriter, StoredBody};
 pub use body_reader::{BodyReader, Piece};
 pub use buckets::{BucketPage, BucketWalk};
-pub use budget::{DocumentMemory, HeldBytes};
+pub use budget::{DocumentMemory, HeldBytes, MemoryUse};
 pub use core::Counters;
 pub use entry::{Bucket, ETag, Glance, GlanceAt, ListedObject, ListedUpload, Object, Part, Upload};
+pub use histogram::{Durations, Histogram};
+pub use holdings::Holdings;
 pub use message::{Completion, Message, Outcome, PartPage, Refusal, WriteCondition};
 pub use recover::{RecoverError, Recovered};
+pub use report::CoreReport;
 pub use sizes::Sizes;
 pub use space::SpaceUse;
 
@@ -60,7 +66,7 @@ pub use crate::index::{KeyPage, KeyWalk, UploadWalk, WalkItem};
 use crate::index::key;
 use crate::io::{Io, SegmentId};
 use body_reader::Memory;
-use core::{COORDINATOR, Core};
+use core::{COORDINATOR, Core, count};
 use message::{Mutation, NewObject, NewPart, Reply, Request};
 use reads::ReadGuard;
 use std::collections::BTreeMap;
@@ -150,11 +156,27 @@ impl<I: Machine> Engine<I> {
         &self.core.counters
     }
 
+    /// All that this core counts, as it stands now.
+    pub fn report(&self) -> CoreReport {
+        self.core.report()
+    }
+
+    /// What this core's index holds, as it was counted.
+    pub fn holdings(&self) -> &Holdings {
+        &self.core.holdings
+    }
+
+    /// What this core's index holds, counted anew.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`.
+    pub async fn holdings_implied(&self) -> Result<Holdings, Refusal> {
+        self.core.holdings_implied().await
+    }
+
     /// How much of the volume is taken, if this core keeps the table.
     pub fn space_use(&self) -> Option<SpaceUse> {
-        self.core
-            .is_coordinator()
-            .then(|| self.core.space.borrow().usage())
+        self.core.space_use()
     }
 
     /// Live bytes by segment, as the entries of this core's index imply them.
@@ -287,22 +309,21 @@ impl<I: Machine> Engine<I> {
         condition: WriteCondition,
     ) -> Result<Outcome, Refusal> {
         self.pace(&body).await;
+        let body_bytes = body.bytes();
         let object = NewObject {
             etag,
             attributes,
             body: body.take(),
         };
-        self.mutate(
+        let mutation = Mutation::PutObject {
             bucket,
-            key,
-            Mutation::PutObject {
-                bucket,
-                key: key.to_vec(),
-                object,
-                condition,
-            },
-        )
-        .await
+            key: key.to_vec(),
+            object,
+            condition,
+        };
+        let outcome = self.mutate(bucket, key, mutation).await?;
+        count(&self.core.counters.body_bytes, body_bytes);
+        Ok(outcome)
     }
 
     /// Deletes an object; one that is not there is no error.
@@ -437,6 +458,7 @@ impl<I: Machine> Engine<I> {
         body: StoredBody<I>,
     ) -> Result<Outcome, Refusal> {
         self.pace(&body).await;
+        let body_bytes = body.bytes();
         let part = NewPart {
             md5,
             attributes,
@@ -449,7 +471,9 @@ impl<I: Machine> Engine<I> {
             number,
             part,
         };
-        self.mutate(bucket, key, mutation).await
+        let outcome = self.mutate(bucket, key, mutation).await?;
+        count(&self.core.counters.body_bytes, body_bytes);
+        Ok(outcome)
     }
 
     /// Makes an object of the parts of an upload.

@@ -5,7 +5,7 @@
 //! of a log.
 
 use crate::engine::Machine;
-use crate::engine::core::{COORDINATOR, Core};
+use crate::engine::core::{COORDINATOR, Core, count};
 use crate::engine::message::{Allocation, Content, Lack, Note, Purpose, Refusal, Reply, Request};
 use crate::engine::planted::{Fault, planted};
 use crate::engine::signal::Waiters;
@@ -93,6 +93,11 @@ impl Supply {
     /// Whether the volume has no room for what grows it.
     pub fn is_full(&self) -> bool {
         self.growth.get() == Gate::Full
+    }
+
+    /// What a write of a MiB waits now, so that the cleaner keeps up.
+    pub fn delay_per_mib(&self) -> Duration {
+        Duration::from_micros(self.delay_us_per_mib.get())
     }
 
     /// Whether the cleaner is making the room that `purpose` needs.
@@ -405,6 +410,7 @@ impl<I: Machine> Core<I> {
             SegmentKind::Index => bytes.resize(INDEX_START as usize, 0),
             SegmentKind::Data | SegmentKind::Free => {}
         }
+        count(&self.counters.bytes_written, bytes.len() as u64);
         let mut buffer = self.io.buffer(bytes.len());
         buffer.as_mut().copy_from_slice(&bytes);
         self.io.write(SegmentId(header.segment), 0, buffer).await?;
@@ -413,6 +419,7 @@ impl<I: Machine> Core<I> {
 
     /// Writes a log's watermark, to be synced with what will lie before it.
     pub async fn write_watermark(&self, header: &SegmentHeader, watermark: u32) -> std::io::Result<()> {
+        count(&self.counters.bytes_written, u64::from(WATERMARK_BYTES));
         let mut block = self.io.buffer(WATERMARK_BYTES as usize);
         block
             .as_mut()

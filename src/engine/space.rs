@@ -69,6 +69,12 @@ pub struct SpaceTable {
     waiting: VecDeque<(Content, Purpose, ReplyTo)>,
     /// Lives that began before this generation are not ended.
     kept_before: u64,
+    /// The last segment that was asked for to store more was refused.
+    is_full: bool,
+    /// When the operator was last told so.
+    told_full_ns: Option<u64>,
+    /// The operator was told that the volume is full, and not yet that there is room.
+    believed_full: bool,
 }
 
 /// What becomes of what was on the volume before this run, once nothing refers to it.
@@ -158,6 +164,15 @@ const LOW_PARTS: usize = 64;
 /// Of the room that there is, this part may be live: the rest is what headers, padding and ends of segments take, and
 /// what makes cleaning worth its while.
 const LIVE_PARTS: (u64, u64) = (15, 16);
+/// What the operator is told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum News {
+    Full,
+    Room,
+}
+
+/// A volume that is full now and then is called so once in so many nanoseconds.
+const TELL_NS: u64 = 60_000_000_000;
 /// Segments that could not be emptied are tried again after this long, in nanoseconds, if room is lacking then.
 const RETRY_NS: u64 = 1_000_000_000;
 
@@ -176,6 +191,12 @@ struct Segment {
     is_unneeded: bool,
 }
 
+impl Segment {
+    fn is_sealed(&self) -> bool {
+        matches!(self.status, Status::Sealed(_))
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Status {
     Free,
@@ -190,7 +211,7 @@ enum Status {
 }
 
 /// How much of the volume is taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SpaceUse {
     pub segments: usize,
     pub free: usize,
@@ -198,7 +219,21 @@ pub struct SpaceUse {
     pub open: usize,
     /// Empty, and waiting for reads to end or for its mark on disk.
     pub retiring: usize,
+    /// Those of `open` that are logs.
+    pub open_logs: usize,
+    /// Full or ended: only read and cleaned.
+    pub sealed_logs: usize,
+    pub sealed_data: usize,
+    /// Left out of this run: damaged, missing, failed, or held back because something may refer to them.
+    pub unusable: usize,
     pub live_bytes: u64,
+    /// What sealed segments hold besides: the room that cleaning could make.
+    pub dead_bytes: u64,
+    /// Segments that would have to be free besides for cleaning to rest, and how short room is: from 0 to 1.
+    pub missing: usize,
+    pub shortage: f64,
+    /// The last segment that was asked for to store more was refused.
+    pub is_full: bool,
 }
 
 impl SpaceTable {
@@ -232,6 +267,9 @@ impl SpaceTable {
             making: None,
             waiting: VecDeque::new(),
             kept_before: 0,
+            is_full: false,
+            told_full_ns: None,
+            believed_full: false,
         }
     }
 
@@ -267,23 +305,33 @@ impl SpaceTable {
         }
     }
 
-    pub fn usage(&self) -> SpaceUse {
+    pub fn usage(&self, segment_bytes: u64) -> SpaceUse {
         let count = |which: fn(Status) -> bool| {
             self.segments
                 .iter()
                 .filter(|segment| which(segment.status))
                 .count()
         };
+        let live_in = |segment: &Segment| segment.live_bytes.max(0) as u64;
+        let sealed = self.segments.iter().filter(|segment| segment.is_sealed());
+        let free = self.free();
+        let usable = count(|status| !matches!(status, Status::Free | Status::Unusable));
         SpaceUse {
             segments: self.segments.len(),
-            free: self.recycled.len() + self.fresh.len(),
+            free,
             open: count(|status| matches!(status, Status::Open(_))),
-            retiring: count(|status| matches!(status, Status::Retiring { .. })),
-            live_bytes: self
-                .segments
-                .iter()
-                .map(|segment| segment.live_bytes.max(0) as u64)
+            retiring: self.retiring(),
+            open_logs: count(|status| status == Status::Open(Content::Log)),
+            sealed_logs: count(|status| status == Status::Sealed(Content::Log)),
+            sealed_data: count(|status| status == Status::Sealed(Content::Data)),
+            unusable: self.segments.len() - free - usable,
+            live_bytes: self.segments.iter().map(live_in).sum(),
+            dead_bytes: sealed
+                .map(|segment| segment_bytes.saturating_sub(live_in(segment)))
                 .sum(),
+            missing: self.marks.low.saturating_sub(free + self.retiring()),
+            shortage: self.shortage().part_of(1 << 20) as f64 / (1 << 20) as f64,
+            is_full: self.is_full,
         }
     }
 
@@ -464,6 +512,19 @@ impl SpaceTable {
             }
         }
         emptied
+    }
+
+    fn note_fullness(&mut self, is_full: bool, now_ns: u64) -> Option<News> {
+        self.is_full = is_full;
+        let told_lately = self
+            .told_full_ns
+            .is_some_and(|told_ns| now_ns.saturating_sub(told_ns) < TELL_NS);
+        if is_full && !self.believed_full && !told_lately {
+            (self.believed_full, self.told_full_ns) = (true, Some(now_ns));
+            return Some(News::Full);
+        }
+        let has_room_again = !is_full && std::mem::take(&mut self.believed_full);
+        has_room_again.then_some(News::Room)
     }
 
     /// Segments that could not be emptied may be by now.
@@ -660,6 +721,9 @@ impl<I: Machine> Core<I> {
                 allocated
             }
         };
+        if purpose == Purpose::Growth {
+            self.note_fullness(allocated == Err(Lack::Refused(Refusal::Full)));
+        }
         if allocated.is_err() {
             self.space.borrow_mut().refused.insert(core);
         }
@@ -669,6 +733,30 @@ impl<I: Machine> Core<I> {
 
     fn segment_bytes(&self) -> u64 {
         u64::from(self.io.volume().segment_size_bytes)
+    }
+
+    /// How much of the volume is taken, if this core keeps the table.
+    pub fn space_use(&self) -> Option<SpaceUse> {
+        self.is_coordinator()
+            .then(|| self.space.borrow().usage(self.segment_bytes()))
+    }
+
+    /// Coordinator: what grows was refused for want of room, or was not. Tells the operator when that changes.
+    fn note_fullness(&self, is_full: bool) {
+        match self
+            .space
+            .borrow_mut()
+            .note_fullness(is_full, self.io.monotonic_ns())
+        {
+            Some(News::Full) => {
+                warn!(
+                    "weft: the volume is full: writes are refused (507) until there is room: delete something, or start \
+                     with a larger --capacity"
+                );
+            }
+            Some(News::Room) => warn!("weft: the volume has room again: writes are accepted"),
+            None => {}
+        }
     }
 
     /// Coordinator: has the cores clean, round after round, while room is short and there is some to gain. It is asked

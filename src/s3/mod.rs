@@ -11,6 +11,7 @@ pub mod error;
 pub mod md5;
 pub mod metadata;
 pub mod names;
+pub mod operation;
 mod ops;
 mod payload;
 pub mod range;

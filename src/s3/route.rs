@@ -6,20 +6,22 @@ use crate::http::{Head, Method, Query};
 use crate::s3::auth::{self, SignedRequest};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::{self, BucketName, Target};
+use crate::s3::operation::Operation;
 use crate::s3::ops;
 use crate::s3::refusal::auth_error;
 use crate::s3::request::{ObjectName, Request};
 use crate::s3::service::{Receive, Response, Service};
 use crate::s3::subresource;
 
-/// Answers a request. Errors become S3's XML.
+/// Answers a request, and puts into `operation` which one it is, once that is known. Errors become S3's XML.
 pub async fn serve<I: Machine, R: Receive>(
     service: &Service<I>,
     head: &Head,
     body: &mut R,
     request_id: &str,
+    operation: &mut Operation,
 ) -> Response<I> {
-    match answer(service, head, body).await {
+    match answer(service, head, body, operation).await {
         Ok(response) => response,
         Err(error) => error_response(&error, head, request_id),
     }
@@ -45,6 +47,7 @@ async fn answer<I: Machine, R: Receive>(
     service: &Service<I>,
     head: &Head,
     body: &mut R,
+    operation: &mut Operation,
 ) -> S3Result<Response<I>> {
     let query = Query::parse(head.query()).map_err(|_| S3Error::new(ErrorCode::InvalidURI))?;
     refuse_repeated(&query)?;
@@ -68,14 +71,23 @@ async fn answer<I: Machine, R: Receive>(
     let mut request = Request::new(head, &query, identity);
     request.refuse_repeated_fields()?;
     request.check_expected_owner(service.owner().id)?;
+    let method = head.method();
     match &target {
-        Target::Service => match head.method() {
-            Method::Get => ops::list_buckets::list_buckets(service, &request),
-            _ => Err(not_allowed()),
-        },
-        Target::Bucket(name) => on_bucket(service, &mut request, name, body).await,
+        Target::Service => {
+            *operation = Operation::on_service(method)?;
+            ops::list_buckets::list_buckets(service, &request)
+        }
+        Target::Bucket(name) => {
+            let named = subresource::of_bucket(&query)?;
+            *operation = Operation::on_bucket(method, head.method_str(), named, &query)?;
+            on_bucket(service, &mut request, name, body, *operation, named).await
+        }
         Target::Object(bucket, key) => {
-            on_object(service, &mut request, ObjectName { bucket, key }, body).await
+            let named = subresource::of_object(method, &query)?;
+            let is_copy = request.field("x-amz-copy-source").is_some();
+            *operation = Operation::on_object(method, head.method_str(), named, &query, is_copy)?;
+            let name = ObjectName { bucket, key };
+            on_object(service, &mut request, name, body, *operation, named).await
         }
     }
 }
@@ -85,34 +97,23 @@ async fn on_bucket<I: Machine, R: Receive>(
     request: &mut Request<'_>,
     name: &BucketName,
     body: &mut R,
+    operation: Operation,
+    setting: Option<&str>,
 ) -> S3Result<Response<I>> {
-    let query = request.query;
-    let named = subresource::of_bucket(query)?;
-    match (request.head.method(), named) {
-        (Method::Options | Method::Other, _) => Err(not_allowed()),
-        (Method::Get, Some("location")) => ops::bucket::get_location(service, name),
-        (Method::Post, Some("delete")) => {
-            ops::delete_objects::delete_objects(service, request, name, body).await
+    match operation {
+        Operation::CreateBucket => ops::bucket::create_bucket(service, request, name, body).await,
+        Operation::HeadBucket => ops::bucket::head_bucket(service, name),
+        Operation::DeleteBucket => ops::bucket::delete_bucket(service, name).await,
+        Operation::GetBucketLocation => ops::bucket::get_location(service, name),
+        Operation::BucketSetting => {
+            ops::settings::bucket_setting(service, request, name, setting.unwrap_or_default())
         }
-        (Method::Get, Some("uploads")) => ops::list_uploads::list_uploads(service, request, name).await,
-        (Method::Get, Some("versions")) => ops::list_objects::list_versions(service, request, name).await,
-        (_, Some(other @ ("location" | "delete" | "uploads" | "versions"))) | (Method::Head, Some(other)) => {
-            Err(subresource::not_allowed(request.head.method_str(), other))
-        }
-        (_, Some(setting)) => ops::settings::bucket_setting(service, request, name, setting),
-        (Method::Head, None) => ops::bucket::head_bucket(service, name),
-        (Method::Get, None) => match query.get("list-type") {
-            Some("2") => ops::list_objects::list_objects_v2(service, request, name).await,
-            None | Some("" | "1") => ops::list_objects::list_objects_v1(service, request, name).await,
-            Some(other) => Err(S3Error::invalid_argument(
-                "Invalid list type specified",
-                "list-type",
-                other,
-            )),
-        },
-        (Method::Put, None) => ops::bucket::create_bucket(service, request, name, body).await,
-        (Method::Delete, None) => ops::bucket::delete_bucket(service, name).await,
-        (Method::Post, None) => Err(S3Error::not_implemented("POST on a bucket without ?delete")),
+        Operation::ListObjects => ops::list_objects::list_objects_v1(service, request, name).await,
+        Operation::ListObjectsV2 => ops::list_objects::list_objects_v2(service, request, name).await,
+        Operation::ListObjectVersions => ops::list_objects::list_versions(service, request, name).await,
+        Operation::ListMultipartUploads => ops::list_uploads::list_uploads(service, request, name).await,
+        Operation::DeleteObjects => ops::delete_objects::delete_objects(service, request, name, body).await,
+        other => unreachable!("{other:?} is not asked of a bucket"),
     }
 }
 
@@ -121,38 +122,27 @@ async fn on_object<I: Machine, R: Receive>(
     request: &mut Request<'_>,
     name: ObjectName<'_>,
     body: &mut R,
+    operation: Operation,
+    setting: Option<&str>,
 ) -> S3Result<Response<I>> {
-    let query = request.query;
-    let is_copy = request.field("x-amz-copy-source").is_some();
-    let method = request.head.method();
-    match (method, subresource::of_object(method, query)?) {
-        (Method::Options | Method::Other, _) => Err(not_allowed()),
-        (Method::Post, Some("uploads")) => ops::create_upload::create_upload(service, request, name).await,
-        (_, Some(other @ "uploads")) | (Method::Head, Some(other)) => {
-            Err(subresource::not_allowed(request.head.method_str(), other))
+    match operation {
+        Operation::GetObject => ops::get_object::get_object(service, request, name).await,
+        Operation::HeadObject => ops::get_object::head_object(service, request, name).await,
+        Operation::PutObject => ops::put_object::put_object(service, request, name, body).await,
+        Operation::CopyObject => ops::copy_object::copy_object(service, request, name).await,
+        Operation::DeleteObject => ops::delete_object::delete_object(service, request, name).await,
+        Operation::ObjectSetting => {
+            ops::settings::object_setting(service, request, name, setting.unwrap_or_default()).await
         }
-        (_, Some(setting)) => ops::settings::object_setting(service, request, name, setting).await,
-        (Method::Get, None) if query.has("uploadId") => {
-            ops::list_parts::list_parts(service, request, name).await
-        }
-        (Method::Get, None) => ops::get_object::get_object(service, request, name).await,
-        (Method::Head, None) => ops::get_object::head_object(service, request, name).await,
-        (Method::Put, None) if query.has("partNumber") || query.has("uploadId") => match is_copy {
-            true => ops::copy_object::upload_part_copy(service, request, name).await,
-            false => ops::upload_part::upload_part(service, request, name, body).await,
-        },
-        (Method::Put, None) if is_copy => ops::copy_object::copy_object(service, request, name).await,
-        (Method::Put, None) => ops::put_object::put_object(service, request, name, body).await,
-        (Method::Delete, None) if query.has("uploadId") => {
-            ops::abort_upload::abort_upload(service, request, name).await
-        }
-        (Method::Delete, None) => ops::delete_object::delete_object(service, request, name).await,
-        (Method::Post, None) if query.has("uploadId") => {
+        Operation::CreateMultipartUpload => ops::create_upload::create_upload(service, request, name).await,
+        Operation::UploadPart => ops::upload_part::upload_part(service, request, name, body).await,
+        Operation::UploadPartCopy => ops::copy_object::upload_part_copy(service, request, name).await,
+        Operation::ListParts => ops::list_parts::list_parts(service, request, name).await,
+        Operation::CompleteMultipartUpload => {
             ops::complete_upload::complete_upload(service, request, name, body).await
         }
-        (Method::Post, None) => Err(S3Error::not_implemented(
-            "POST on an object without ?uploads or ?uploadId",
-        )),
+        Operation::AbortMultipartUpload => ops::abort_upload::abort_upload(service, request, name).await,
+        other => unreachable!("{other:?} is not asked of an object"),
     }
 }
 
@@ -178,8 +168,4 @@ fn refuse_expectation(head: &Head) -> S3Result<()> {
         }
         Some(_) | None => Ok(()),
     }
-}
-
-fn not_allowed() -> S3Error {
-    S3Error::new(ErrorCode::MethodNotAllowed)
 }

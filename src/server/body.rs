@@ -27,6 +27,7 @@ pub struct Body<'a> {
     awaits_continue: bool,
     /// Bytes received since others of the core had their turn.
     turn_bytes: usize,
+    received: u64,
 }
 
 /// What of a body is still to come.
@@ -72,7 +73,13 @@ impl<'a> Body<'a> {
             rest,
             awaits_continue,
             turn_bytes: 0,
+            received: 0,
         }
+    }
+
+    /// Bytes that were received of it.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// What is left of it.
@@ -193,7 +200,10 @@ impl Receive for Body<'_> {
             Rest::Failed(error) => Err(error),
         };
         match received {
-            Ok(length) => self.take_turns(length).await,
+            Ok(length) => {
+                self.received += length as u64;
+                self.take_turns(length).await;
+            }
             Err(error) => self.rest = Rest::Failed(error),
         }
         received

@@ -7,17 +7,20 @@
 //! Invariant: after a head that was refused, a body that broke, or a response that was not sent whole, there
 //! is no further request on the connection. Bytes of a body are never read as a head.
 
-use super::answer;
 use super::body::{Body, Unread};
-use super::core::{Core, RequestId};
+use super::core::{Core, RequestId, Role};
 use super::input::{Buffers, Input};
-use super::response::Writer;
+use super::response::{Sent, Writer};
+use super::tally::{Answered, Unheard, count};
 use super::watch::{Ended, Phase, Watch};
+use super::{Machine, admin, answer};
 use crate::http::{Head, HeadError};
 use crate::io::Io;
 use crate::io::uring::Stream;
 use crate::limits::{LINGER_BYTES_MAX, TURN_BYTES, UNREAD_BODY_BYTES_MAX};
 use crate::s3;
+use crate::s3::operation::Operation;
+use crate::s3::service::Response;
 use std::io;
 use std::net::Shutdown;
 use std::rc::Rc;
@@ -85,30 +88,17 @@ impl Connection<'_> {
             let after = match arrival {
                 Arrival::Head(head) => self.serve_request(&head, &request_id, buffers).await,
                 Arrival::Refused(error) => {
+                    self.core.tally.note_unheard(Unheard::BadHead);
                     let response = answer::refused_head(error, &request_id);
-                    let sent = self
-                        .writer(
-                            &mut buffers.output,
-                            &request_id,
-                            None,
-                            Phase::Telling,
-                            After::Linger,
-                        )
-                        .send(response);
-                    sent.await.map(|()| After::Linger)
+                    self.tell(response, After::Linger, &request_id, buffers).await
                 }
                 Arrival::Ended(why) => {
+                    self.core.tally.note_unheard(match why {
+                        Ended::TooSlow => Unheard::LateHead,
+                        Ended::GaveWay => Unheard::NoRoom,
+                    });
                     let response = answer::ended_head(why, &request_id);
-                    let sent = self
-                        .writer(
-                            &mut buffers.output,
-                            &request_id,
-                            None,
-                            Phase::Telling,
-                            After::Close,
-                        )
-                        .send(response);
-                    sent.await.map(|()| After::Close)
+                    self.tell(response, After::Close, &request_id, buffers).await
                 }
                 Arrival::Closed => return After::Close,
             };
@@ -180,23 +170,33 @@ impl Connection<'_> {
             head,
         );
         let is_of_reserve = self.watch.is_of_reserve();
-        let (response, phase) = match (answer::health(self.core, head), self.core.service()) {
-            (Some(response), _) => (response, Phase::Telling),
-            (None, _) if is_of_reserve => (answer::no_room(head.path(), request_id), Phase::Telling),
-            (None, Some(service)) => {
-                let response = s3::serve(service, head, &mut body, request_id.as_str()).await;
-                // What was not refused was asked for by somebody known.
-                let phase = if response.status < 400 {
-                    Phase::Sending
-                } else {
-                    Phase::Telling
-                };
-                (response, phase)
-            }
-            (None, None) => (answer::not_started(head, request_id), Phase::Telling),
+        let begun_ns = self.core.machine.monotonic_ns();
+        let mut operation = None;
+        let (response, phase) = if let Role::Admin(main) = &self.core.role {
+            // Boxed: it is rare, and would make every connection's state larger.
+            let answer = Box::pin(admin::answer(self.core, main, head, is_of_reserve));
+            (answer.await, Phase::Telling)
+        } else if let Some(response) = answer::health(self.core, head) {
+            (response, Phase::Telling)
+        } else if is_of_reserve {
+            self.core.tally.note_unheard(Unheard::NoRoom);
+            (answer::no_room(head.path(), request_id), Phase::Telling)
+        } else if let Some(service) = self.core.service() {
+            let operation = operation.insert(Operation::Unknown);
+            let response = s3::serve(service, head, &mut body, request_id.as_str(), operation).await;
+            // What was not refused was asked for by somebody known.
+            let phase = if response.status < 400 {
+                Phase::Sending
+            } else {
+                Phase::Telling
+            };
+            (response, phase)
+        } else {
+            self.core.tally.note_unheard(Unheard::Starting);
+            (answer::not_started(head, request_id), Phase::Telling)
         };
         body.invite_nothing(phase).await;
-        let unread = body.unread();
+        let (unread, bytes_in) = (body.unread(), body.received());
         let after = match unread {
             Unread::Unknown => After::Linger,
             Unread::Bytes(length) if length > UNREAD_BODY_BYTES_MAX => After::Linger,
@@ -207,9 +207,29 @@ impl Connection<'_> {
             }
             Unread::Bytes(_) | Unread::Nothing => After::Idle,
         };
-        self.writer(&mut buffers.output, request_id, Some(head), phase, after)
-            .send(response)
-            .await?;
+        let mut sent = Sent::default();
+        let writer = self.writer(
+            &mut buffers.output,
+            request_id,
+            Some(head),
+            phase,
+            after,
+            &mut sent,
+        );
+        let result = writer.send(response).await;
+        if let Some(operation) = operation {
+            self.core.tally.note(&Answered {
+                operation,
+                status: sent.status,
+                ns: self.core.machine.monotonic_ns() - begun_ns,
+                bytes_in,
+                bytes_out: sent.body_bytes,
+            });
+        }
+        if result.is_err() {
+            count(&self.core.tally.unfinished, 1);
+        }
+        result?;
         match (after, unread) {
             (After::Idle, Unread::Bytes(length)) => {
                 self.read_away(length, &mut buffers.input).await.map(|()| after)
@@ -220,6 +240,19 @@ impl Connection<'_> {
         }
     }
 
+    /// Sends what is said without a request.
+    async fn tell(
+        &mut self,
+        response: Response<Machine>,
+        after: After,
+        request_id: &RequestId,
+        buffers: &mut Buffers,
+    ) -> io::Result<After> {
+        let (output, mut sent) = (&mut buffers.output, Sent::default());
+        let writer = self.writer(output, request_id, None, Phase::Telling, after, &mut sent);
+        writer.send(response).await.map(|()| after)
+    }
+
     fn writer<'a>(
         &'a mut self,
         output: &'a mut Vec<u8>,
@@ -227,6 +260,7 @@ impl Connection<'_> {
         head: Option<&'a Head>,
         phase: Phase,
         after: After,
+        sent: &'a mut Sent,
     ) -> Writer<'a> {
         Writer {
             core: self.core,
@@ -237,6 +271,7 @@ impl Connection<'_> {
             head,
             phase,
             closes: after != After::Idle,
+            sent,
         }
     }
 

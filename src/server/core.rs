@@ -4,8 +4,10 @@
 //! have come and steer nothing but `/-/ready`.
 
 use super::input::Spares;
+use super::metrics::{Recovery, ServerReport};
+use super::tally::{Tally, count};
 use super::watch::Watches;
-use super::{Machine, Setup, connection};
+use super::{Connections, Machine, Setup, connection};
 use crate::http::DateCache;
 use crate::io::{CoreId, Io};
 use crate::limits::DRAIN_TIMEOUT;
@@ -13,31 +15,49 @@ use crate::s3::service::Service;
 use futures_util::future::select;
 use std::cell::{Cell, OnceCell, RefCell};
 use std::pin::pin;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+thread_local! {
+    /// What the core that this thread is serves with: where other cores find it that ask what it has counted.
+    static HERE: RefCell<Weak<Core>> = const { RefCell::new(Weak::new()) };
+}
+
+/// What the connections of a core are for.
+pub enum Role {
+    S3,
+    /// They ask what the daemon tells of itself; beside them this one serves S3.
+    Admin(Rc<Core>),
+}
+
 pub struct Core {
     pub machine: Machine,
+    pub role: Role,
+    pub tally: Tally,
     pub watches: Rc<Watches>,
     pub spares: Spares,
     pub dates: RefCell<DateCache>,
     pub domain: Option<String>,
     /// Set once the engines have recovered.
     service: OnceCell<Rc<Service<Machine>>>,
+    recovery: OnceCell<Recovery>,
     progress: Arc<Progress>,
     request_ids: RequestIds,
     draining: Cell<bool>,
 }
 
 impl Core {
-    pub fn new(machine: Machine, setup: &Setup) -> Core {
+    pub fn new(machine: Machine, setup: &Setup, role: Role, connections: Connections) -> Core {
         Core {
-            watches: Watches::new(machine.clone(), setup.connections),
+            watches: Watches::new(machine.clone(), connections),
+            role,
+            tally: Tally::default(),
             spares: Spares::default(),
             dates: RefCell::default(),
             domain: setup.domain.clone(),
             service: OnceCell::new(),
+            recovery: OnceCell::new(),
             progress: setup.progress.clone(),
             request_ids: RequestIds::new(setup.boot_seed, machine.core()),
             draining: Cell::new(false),
@@ -45,9 +65,31 @@ impl Core {
         }
     }
 
-    /// From now on requests go to `service`.
-    pub fn open(&self, service: Service<Machine>) {
+    /// From now on the core of this thread is known by it.
+    pub fn settle_here(self: &Rc<Self>) {
+        HERE.set(Rc::downgrade(self));
+    }
+
+    /// The one that serves S3 on the core that calls this, if it has begun.
+    pub fn here() -> Option<Rc<Core>> {
+        HERE.with_borrow(Weak::upgrade)
+    }
+
+    /// What this core has counted, and how it stands.
+    pub fn report(&self) -> ServerReport {
+        ServerReport {
+            tally: self.tally.clone(),
+            connections: self.watches.open(),
+            busy: self.machine.busy(),
+            engine: self.service().map(|service| service.engine.report()),
+            recovery: self.recovery.get().copied(),
+        }
+    }
+
+    /// From now on requests go to `service`, whose engine found so much.
+    pub fn open(&self, service: Service<Machine>, recovery: Recovery) {
         self.watches.relieve(service.engine.clone());
+        let _ = self.recovery.set(recovery);
         if self.service.set(Rc::new(service)).is_ok() {
             self.progress.core_started();
         }
@@ -82,6 +124,7 @@ impl Core {
             }
             // A request that came before the word to stop is in flight.
             if !self.is_draining() || stream.handle().has_unread() {
+                count(&self.tally.connections, 1);
                 let watch = self.watches.add(stream.handle());
                 self.machine.spawn(connection::serve(self.clone(), stream, watch));
             }

@@ -9,18 +9,22 @@
 //! Invariant: the lock on the volume is taken before a port is bound, because two daemons could share the
 //! port without a word. The port is open while the engines recover, so that `/-/live` can say so.
 
+mod admin;
 mod answer;
 mod body;
 mod connection;
 mod core;
+mod exposition;
 mod input;
 mod memory;
+mod metrics;
 mod pace;
 mod report;
 mod response;
+mod tally;
 mod watch;
 
-use self::core::{Core, Progress};
+use self::core::{Core, Progress, Role};
 use crate::config::Config;
 use crate::engine::{Engine, Message, RecoverError, Recovered, Sizes};
 use crate::io::uring::{
@@ -30,8 +34,9 @@ use crate::io::{CoreId, Io};
 use crate::limits::{CONNECTIONS_PER_CORE_MAX, RESERVE_CONNECTIONS_MAX};
 use crate::s3::auth::RootUser;
 use crate::s3::service::Service;
-use futures_util::future::{Either, select};
+use futures_util::future::{Either, join, select};
 use memory::{sizes_of, usual_bytes};
+use metrics::Recovery;
 use report::Report;
 use std::fmt;
 use std::io::ErrorKind;
@@ -54,6 +59,7 @@ pub enum ServeError {
     Launch(LaunchError),
     Volume(VolumeError),
     Listen {
+        flag: &'static str,
         address: SocketAddr,
         source: std::io::Error,
     },
@@ -80,7 +86,13 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let volume = Volume::open(&config.data, config.capacity_bytes)?;
     let report = Report::begin(&config, &volume, &cpus, memory_bytes);
     let listeners = bind(&config.listen)?;
-    let report = report.with_addresses(listeners.iter().filter_map(|listener| listener.local_addr().ok()));
+    let bind_admin = |address| bind_one("--admin-listen", address);
+    let admin_listener = config.admin_listen.map(bind_admin).transpose()?;
+    let address = |listener: &TcpListener| listener.local_addr().ok();
+    let report = report.with_addresses(
+        listeners.iter().filter_map(address),
+        admin_listener.as_ref().and_then(address),
+    );
 
     let progress = Arc::new(Progress::new(cpus.len()));
     let setup = Arc::new(Setup {
@@ -89,7 +101,10 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         sizes,
         connections: Connections::within(descriptors, cpus.len()),
         boot_seed: boot_seed(&volume),
-        listeners: Mutex::new(listeners),
+        listeners: Mutex::new(Listeners {
+            s3: listeners,
+            admin: admin_listener,
+        }),
         progress: progress.clone(),
     });
     let (starts, started) = mpsc::channel();
@@ -129,8 +144,14 @@ struct Setup {
     connections: Connections,
     boot_seed: u64,
     /// Core 0 takes them.
-    listeners: Mutex<Vec<TcpListener>>,
+    listeners: Mutex<Listeners>,
     progress: Arc<Progress>,
+}
+
+#[derive(Default)]
+struct Listeners {
+    s3: Vec<TcpListener>,
+    admin: Option<TcpListener>,
 }
 
 /// How many connections a core may have.
@@ -145,16 +166,12 @@ type Start = Result<Recovered, RecoverError>;
 
 /// One core's life: accept, start the engine, serve, drain, settle.
 async fn run_core(machine: Machine, setup: Arc<Setup>, starts: mpsc::Sender<Start>) {
-    let core = Rc::new(Core::new(machine.clone(), &setup));
-    if machine.core() == CoreId(0) {
-        let listeners = setup
-            .listeners
-            .lock()
-            .map(|mut listeners| std::mem::take(&mut *listeners));
-        for listener in listeners.unwrap_or_default() {
-            machine.spawn(accept(machine.clone(), listener, setup.clone()));
-        }
-    }
+    let core = Rc::new(Core::new(machine.clone(), &setup, Role::S3, setup.connections));
+    core.settle_here();
+    let admin = match machine.core() {
+        CoreId(0) => listen(&core, &setup),
+        _ => None,
+    };
     machine.spawn(core.clone().take_connections());
 
     let engine = match select(
@@ -164,7 +181,12 @@ async fn run_core(machine: Machine, setup: Arc<Setup>, starts: mpsc::Sender<Star
     .await
     {
         Either::Left((Ok((engine, recovered)), _)) => {
-            core.open(service(engine.clone(), &setup));
+            let took = Duration::from_nanos(machine.monotonic_ns());
+            let recovery = Recovery {
+                found: recovered,
+                took,
+            };
+            core.open(service(engine.clone(), &setup), recovery);
             let _ = starts.send(Ok(recovered));
             engine
         }
@@ -177,8 +199,40 @@ async fn run_core(machine: Machine, setup: Arc<Setup>, starts: mpsc::Sender<Star
     };
     drop(starts);
     machine.shutdown().await;
-    core.drain().await;
+    match admin {
+        Some(admin) => drop(join(core.drain(), admin.drain()).await),
+        None => core.drain().await,
+    }
     engine.settle().await;
+}
+
+/// On core 0: begins to listen. Gives what the admin listener's connections share, if there is one.
+fn listen(core: &Rc<Core>, setup: &Arc<Setup>) -> Option<Rc<Core>> {
+    let listeners = setup
+        .listeners
+        .lock()
+        .map(|mut listeners| std::mem::take(&mut *listeners));
+    let Listeners { s3, admin } = listeners.unwrap_or_default();
+    let machine = &core.machine;
+    for listener in s3 {
+        machine.spawn(accept(machine.clone(), listener, setup.clone()));
+    }
+    let listener = admin?;
+    let admin = admin::core(core, setup);
+    let (accepting, failed) = (admin::accept(admin.clone(), listener), setup.clone());
+    let machine = machine.clone();
+    machine.clone().spawn(async move {
+        if let Err(error) = accepting.await {
+            listener_failed(&machine, &failed, &error);
+        }
+    });
+    Some(admin)
+}
+
+fn listener_failed(machine: &Machine, setup: &Setup, error: &std::io::Error) {
+    report::warn(format_args!("a listener failed: {error}"));
+    setup.progress.listener_failed();
+    machine.shut_down();
 }
 
 async fn accept(machine: Machine, listener: TcpListener, setup: Arc<Setup>) {
@@ -196,9 +250,7 @@ async fn accept(machine: Machine, listener: TcpListener, setup: Arc<Setup>) {
         Err(error) => Err(error),
     };
     if let Err(error) = ended {
-        report::warn(format_args!("a listener failed: {error}"));
-        setup.progress.listener_failed();
-        machine.shut_down();
+        listener_failed(&machine, &setup, &error);
     }
 }
 
@@ -211,8 +263,16 @@ fn service(engine: Engine<Machine>, setup: &Setup) -> Service<Machine> {
 }
 
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {
-    let bind = |&address| bind_soon(address).map_err(|source| ServeError::Listen { address, source });
+    let bind = |&address| bind_one("--listen", address);
     addresses.iter().map(bind).collect()
+}
+
+fn bind_one(flag: &'static str, address: SocketAddr) -> Result<TcpListener, ServeError> {
+    bind_soon(address).map_err(|source| ServeError::Listen {
+        flag,
+        address,
+        source,
+    })
 }
 
 /// The kernel tears the rings of a process down after its end: for some milliseconds more an address that a killed
@@ -289,15 +349,22 @@ impl fmt::Display for ServeError {
                 "{cores} cores need {} MiB of memory: give --memory that much, or fewer --cores",
                 (*cores as u64 * memory::CORE_BYTES_MIN) >> 20
             ),
-            ServeError::Listen { address, source } => {
-                let mend = match source.kind() {
-                    ErrorKind::AddrInUse => "stop what listens there, or give another --listen",
+            ServeError::Listen {
+                flag,
+                address,
+                source,
+            } => {
+                write!(f, "cannot listen on {address} ({source}): ")?;
+                match source.kind() {
+                    ErrorKind::AddrInUse => write!(f, "stop what listens there, or give another {flag}"),
                     ErrorKind::PermissionDenied => {
-                        "give a port from 1024 on, or the capability CAP_NET_BIND_SERVICE"
+                        write!(
+                            f,
+                            "give {flag} a port from 1024 on, or the capability CAP_NET_BIND_SERVICE"
+                        )
                     }
-                    _ => "give --listen an address of this machine",
-                };
-                write!(f, "cannot listen on {address} ({source}): {mend}")
+                    _ => write!(f, "give {flag} an address of this machine"),
+                }
             }
             ServeError::ListenerFailed => write!(f, "stopped, because a listener failed: start it again"),
         }

@@ -17,6 +17,7 @@ pub struct Report {
     cores: String,
     domain: Option<String>,
     addresses: Vec<SocketAddr>,
+    admin_address: Option<SocketAddr>,
 }
 
 impl Report {
@@ -51,13 +52,19 @@ impl Report {
             ),
             domain: config.domain.clone(),
             addresses: Vec::new(),
+            admin_address: None,
         }
     }
 
     /// The addresses that were bound: a port of 0 has become one.
-    pub fn with_addresses(self, addresses: impl Iterator<Item = SocketAddr>) -> Report {
+    pub fn with_addresses(
+        self,
+        addresses: impl Iterator<Item = SocketAddr>,
+        admin_address: Option<SocketAddr>,
+    ) -> Report {
         Report {
             addresses: addresses.collect(),
+            admin_address,
             ..self
         }
     }
@@ -88,6 +95,9 @@ impl Report {
         ));
         if let Some(domain) = &self.domain {
             say(format_args!("  domain     also BUCKET.{domain}"));
+        }
+        if let Some(address) = self.admin_address {
+            say(format_args!("  metrics    http://{address}/metrics"));
         }
         if recovered.is_damaged() || recovered.orphans > 0 {
             warn(format_args!("DAMAGE: {}", Damage(recovered)));

@@ -38,6 +38,16 @@ pub struct Writer<'a> {
     pub phase: Phase,
     /// This is the connection's last response.
     pub closes: bool,
+    pub sent: &'a mut Sent,
+}
+
+/// What was told of a response.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
+pub struct Sent {
+    /// Of the head that was sent, or was to be.
+    pub status: u16,
+    /// Bytes of the body that the kernel has taken.
+    pub body_bytes: u64,
 }
 
 impl Writer<'_> {
@@ -84,7 +94,9 @@ impl Writer<'_> {
     ) -> io::Result<()> {
         self.put_head(status, headers, length);
         let mut slices = [IoSlice::new(self.output), IoSlice::new(body)];
-        write_all(self.stream, self.watch, self.phase, &mut slices).await
+        write_all(self.stream, self.watch, self.phase, &mut slices).await?;
+        self.sent.body_bytes += body.len() as u64;
+        Ok(())
     }
 
     async fn send_object(
@@ -117,6 +129,7 @@ impl Writer<'_> {
             remaining = remaining.checked_sub(piece.length() as u64).ok_or_else(short)?;
             let unsent = write_piece(self.stream, self.watch, &mut lead, &piece).await?;
             turn_bytes += piece.length();
+            self.sent.body_bytes += piece.length() as u64 - unsent;
             drop(piece);
             if unsent > 0 {
                 reader.rewind(unsent);
@@ -148,7 +161,8 @@ impl Writer<'_> {
     }
 
     fn put_head(&mut self, status: u16, headers: &HeaderLines, length: Option<u64>) {
-        let unix_s = self.core.machine.unix_ms() / 1000;
+        self.sent.status = status;
+        let unix_s = self.core.machine.unix_s();
         self.output.clear();
         let head = ResponseHead::begin(self.output, status)
             .header("Server", "weft")

@@ -155,6 +155,11 @@ impl Watches {
         let _ = self.engine.set(engine);
     }
 
+    /// Connections that there are.
+    pub fn open(&self) -> usize {
+        self.open.get()
+    }
+
     /// Whether one more connection has no place but that of another.
     pub fn is_full(&self) -> bool {
         self.open.get() - self.leaving.get() >= self.connections.max as usize

@@ -336,6 +336,12 @@ impl Life {
                 for (segment, bytes) in implied.expect("an index that can be read") {
                     *by_index.entry(segment).or_default() += bytes;
                 }
+                let held = client.insist(async |_| engine.holdings_implied().await).await;
+                assert_eq!(
+                    *engine.holdings(),
+                    held.expect("an index that can be read"),
+                    "what a core's index holds as counted, and as it is"
+                );
             }
             (implied, by_index)
         });

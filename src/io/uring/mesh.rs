@@ -175,6 +175,26 @@ impl<M: Send + 'static> Mesh<M> {
         receiver.await.map_err(io::Error::other)
     }
 
+    /// Has another core run `work`, which must not wait, between two of its tasks, and gives its result. Dropped early,
+    /// the work is done all the same.
+    ///
+    /// # Errors
+    /// That core has ended.
+    pub(super) async fn on_core<R: Send + 'static>(
+        &self,
+        to: CoreId,
+        work: impl FnOnce() -> R + Send + 'static,
+    ) -> io::Result<R> {
+        let (sender, receiver) = oneshot::channel();
+        let door = self.doors[usize::from(self.core.0)].clone();
+        self.doors[usize::from(to.0)].put(Parcel::Call(Box::new(move || {
+            let result = work();
+            // Sent on this core, so that the wake-up does not cross threads. Nobody may want it any more.
+            door.put(Parcel::Call(Box::new(move || drop(sender.send(result)))));
+        })));
+        receiver.await.map_err(io::Error::other)
+    }
+
     /// Tells every core, this one included, to shut down.
     pub(super) fn shut_down(&self) {
         self.inbox.shut_down();

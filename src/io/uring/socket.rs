@@ -8,7 +8,7 @@
 //! One core accepts and hands each connection to the core that has the fewest, because SO_REUSEPORT
 //! spreads by a hash: figures at [`Acceptor`].
 //!
-//! Invariant: a connection is counted from its hand-over until its [`Stream`] is dropped. The
+//! Invariant: a connection that was handed over is counted from then until its [`Stream`] is dropped. The
 //! counters are the only memory that cores share; they steer, and nothing depends on their being exact.
 
 use super::Machine;
@@ -84,6 +84,12 @@ impl Listener {
                 Err(error) => self.recover(error).await?,
             }
         }
+    }
+
+    /// The next connection, for this core whatever the others have: it is not among those that an [`Acceptor`] spreads.
+    pub async fn accept_here(&self) -> io::Result<Stream> {
+        let socket = self.accept().await?;
+        Ok(Stream::new(socket, Rc::clone(&self.ring), None))
     }
 
     fn try_accept(&self) -> io::Result<TcpStream> {
@@ -177,11 +183,11 @@ pub struct Stream {
     ring: Rc<Ring>,
     /// The last read took all that there was, so the next would most likely find nothing.
     drained: bool,
-    _counted: Counted,
+    _counted: Option<Counted>,
 }
 
 impl Stream {
-    pub(super) fn new(socket: TcpStream, ring: Rc<Ring>, counted: Counted) -> Stream {
+    pub(super) fn new(socket: TcpStream, ring: Rc<Ring>, counted: Option<Counted>) -> Stream {
         Stream {
             socket: Rc::new(socket),
             ring,
