@@ -44,10 +44,10 @@ fn disorder(bound: u32) -> impl Iterator<Item = u32> {
     })
 }
 
-/// Builds runs with every `runs`th item each, one behind the other in a segment.
 /// Pages as they were written, and where.
 type Written = Vec<(PageAddress, Vec<u8>)>;
 
+/// Builds runs with every `runs`th item each, one behind the other in a segment.
 fn build(items: u32, runs: u32) -> (Vec<Run>, AtHand, Written) {
     let mut at_hand = AtHand(Vec::new());
     let mut outputs = Vec::new();
