@@ -89,12 +89,16 @@ class Daemon:
         limited = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
         return [*limited, *base, "--domain", DOMAIN, *self.flags]
 
-    def start(self) -> "Daemon":
-        """Returns when the daemon says that it is ready."""
-        started = time.monotonic()
+    def spawn(self) -> None:
+        """Begins to start."""
         with self.log_path.open("ab") as log:
             environment = os.environ | {"WEFT_ACCESS_KEY": ACCESS_KEY, "WEFT_SECRET_KEY": SECRET_KEY}
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=environment)
+
+    def start(self) -> "Daemon":
+        """Returns when the daemon says that it is ready."""
+        started = time.monotonic()
+        self.spawn()
         wait_until(self.is_ready, READY_SECONDS, f"ready on port {self.port}")
         self.ready_seconds = time.monotonic() - started
         return self
