@@ -11,11 +11,12 @@ pub mod flags;
 mod size;
 
 use crate::io::uring::CoreChoice;
-use crate::limits::LISTENERS_MAX;
+use crate::limits::{DISK_TIMEOUT, DISK_TIMEOUT_S_MAX, LISTENERS_MAX};
 use crate::s3::auth::RootUser;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The credentials of the tutorial, for loopback alone.
 const DEFAULT_ACCESS_KEY: &str = "rustfsadmin";
@@ -36,6 +37,7 @@ pub struct RawConfig {
     pub cores: Option<String>,
     pub capacity: Option<String>,
     pub domain: Option<String>,
+    pub disk_timeout: Option<String>,
     pub access_key: Option<String>,
     pub secret_key: Option<String>,
 }
@@ -50,6 +52,8 @@ pub struct Config {
     pub capacity_bytes: Option<u64>,
     /// In lower case.
     pub domain: Option<String>,
+    /// A disk operation that has not returned for so long fails.
+    pub disk_timeout: Duration,
     pub root: RootUser,
 }
 
@@ -70,6 +74,9 @@ pub enum ConfigError {
         given: String,
     },
     Domain {
+        given: String,
+    },
+    DiskTimeout {
         given: String,
     },
     HalfOfCredentials {
@@ -106,6 +113,7 @@ impl Config {
             })?),
         };
         let domain = given(&raw.domain).map(domain).transpose()?;
+        let disk_timeout = given(&raw.disk_timeout).map(disk_timeout).transpose()?;
         let root = root_user(given(&raw.access_key), given(&raw.secret_key))?;
         let reachable = listen.iter().find(|address| !is_loopback(address.ip()));
         if let Some(&listen) = reachable
@@ -119,6 +127,7 @@ impl Config {
             cores,
             capacity_bytes,
             domain,
+            disk_timeout: disk_timeout.unwrap_or(DISK_TIMEOUT),
             root,
         })
     }
@@ -171,6 +180,16 @@ fn domain(text: &str) -> Result<String, ConfigError> {
         });
     }
     Ok(text.to_ascii_lowercase())
+}
+
+fn disk_timeout(text: &str) -> Result<Duration, ConfigError> {
+    let seconds = text.parse().ok();
+    let seconds = seconds.filter(|seconds| (1..=DISK_TIMEOUT_S_MAX).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| ConfigError::DiskTimeout {
+            given: text.to_owned(),
+        })
 }
 
 fn root_user(access_key: Option<&str>, secret_key: Option<&str>) -> Result<RootUser, ConfigError> {
@@ -232,6 +251,10 @@ impl fmt::Display for ConfigError {
                     "{given:?} is no domain name: give --domain a name without a port, as s3.example.com"
                 )
             }
+            ConfigError::DiskTimeout { given } => write!(
+                f,
+                "{given:?} is no time for the disk: give --disk-timeout whole seconds from 1 to {DISK_TIMEOUT_S_MAX}, as 30"
+            ),
             ConfigError::HalfOfCredentials { missing } => {
                 write!(f, "half of the credentials is missing: set {missing} too")
             }
@@ -412,6 +435,24 @@ mod tests {
                 given: LISTENERS_MAX + 1
             }
         );
+    }
+
+    #[test]
+    fn the_disk_has_whole_seconds() {
+        let with = |seconds: &str| RawConfig {
+            disk_timeout: Some(seconds.to_owned()),
+            ..raw(&[])
+        };
+        for (given, seconds) in [("1", 1), ("3600", 3600), ("", 30)] {
+            let config = Config::from_raw(with(given)).expect("valid");
+            assert_eq!(config.disk_timeout, Duration::from_secs(seconds));
+        }
+        for given in ["0", "3601", "1.5", "-1", "30s"] {
+            let expected = ConfigError::DiskTimeout {
+                given: given.to_owned(),
+            };
+            assert_eq!(refusal(with(given)), expected);
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 """The weft binary under test: start it, wait until it is ready, stop or kill it."""
 
+import fcntl
 import http.client
 import itertools
 import os
@@ -65,7 +66,7 @@ class Daemon:
         self.descriptors = descriptors
         self.capacity = capacity
         self.data = data or new_data_dir()
-        self.log_path = self.data.with_name(self.data.name + ".log")
+        self.log_path = DATA_ROOT / f"{os.getpid()}-{next(_names)}.log"
         self.port = free_port()
         self.process: subprocess.Popen | None = None
         self.ready_seconds = 0.0
@@ -114,6 +115,17 @@ class Daemon:
             return False
         finally:
             connection.close()
+
+    def is_unlocked(self) -> bool:
+        """Whether the data directory may be taken: the kernel lets go of it a moment after a killed process's end."""
+        try:
+            with (self.data / "weft.lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return False
 
     def assert_alive(self) -> None:
         assert self.process.poll() is None, f"weft ended with {self.process.returncode}:\n{self.log}"

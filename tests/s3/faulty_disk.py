@@ -1,11 +1,13 @@
 """A mounted file system that loses, fails, hangs and fills up on command (faulty_disk/, an example of the crate)."""
 
+import functools
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
-from daemon import ROOT, new_data_dir
+from daemon import ROOT, new_data_dir, wait_until
 
 PROGRAM = ROOT / "target/debug/examples/faulty-disk"
 # What a test without it is told, in one place: a machine that cannot mount is no failure of ours.
@@ -52,6 +54,18 @@ class FaultyDisk:
         """Requests so far: reads, writes, syncs, allocations or others."""
         return int(dict(word.split("=") for word in self.tell("seen").split())[kind])
 
+    def wait_until_quiet(self) -> None:
+        """Until nothing is asked for by itself, as a spare segment is made ready: the next fault hits what is meant."""
+        seen = [self.tell("seen")]
+
+        def is_quiet() -> bool:
+            # Not a wait for something: that nothing came in a while is what is asked.
+            time.sleep(0.1)
+            seen.append(self.tell("seen"))
+            return seen[-1] == seen[-2]
+
+        wait_until(is_quiet, 10, "a quiet disk")
+
     def cut_power(self, seed: int) -> dict[str, int]:
         """Everything fails from now on; returns how many writes were kept, lost and torn."""
         return {key: int(value) for key, value in (word.split("=") for word in self.tell(f"cut {seed}").split())}
@@ -65,10 +79,10 @@ class FaultyDisk:
         self.mountpoint.rmdir()
 
 
+@functools.cache
 def program() -> Path:
-    """The example, built if need be: `cargo test` has built it before in scripts/test."""
+    """WEFT_FAULTY_DISK, or the example as it is now."""
     if "WEFT_FAULTY_DISK" in os.environ:
         return Path(os.environ["WEFT_FAULTY_DISK"])
-    if not PROGRAM.exists():
-        subprocess.run(["cargo", "build", "--locked", "--example", "faulty-disk"], cwd=ROOT, check=True)
+    subprocess.run(["cargo", "build", "--quiet", "--locked", "--example", "faulty-disk"], cwd=ROOT, check=True)
     return PROGRAM

@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 
 from check import PART, etag, md5, multipart_etag, pattern
-from daemon import ACCESS_KEY, SECRET_KEY, Daemon
+from daemon import ACCESS_KEY, SECRET_KEY, Daemon, wait_until
 from sigv4 import Signer, encode
 from wire import Closed, Raw, path_of, xml, xml_text
 
@@ -41,30 +41,48 @@ class Writer:
     changes: int = 0
     put_bytes: int = 0
     failure: Exception | None = None
-    # Whether a 5xx is to be expected. It ends the load as the daemon's end does: what was asked for may be true or not.
+    # Whether a 5xx is to be expected, and what it does: end the load, as the daemon's end does, or nothing.
     disk_may_fail: bool = False
+    goes_on: bool = False
+    # What was asked for since the last change that was acknowledged, and failed: at the next start it may be true or not.
+    failed: dict[str, list[Version | None]] = field(default_factory=dict)
+    failures: int = 0
+    stop: threading.Event = field(default_factory=threading.Event)
 
     def run(self) -> None:
-        """Writes until the daemon is gone."""
+        """Writes until the daemon is gone, or it is told to stop."""
         try:
-            with self.raw.connect(timeout=30) as wire:
-                while True:
-                    self.change(wire)
-        except (OSError, Closed, DiskFailed):
-            pass
+            while not self.stop.is_set():
+                self.write_over_one_connection()
+                if not self.goes_on:
+                    break
         except Exception as error:  # noqa: BLE001 - shown by the test's thread
             self.failure = error
+
+    def write_over_one_connection(self) -> None:
+        try:
+            with self.raw.connect(timeout=30) as wire:
+                while not self.stop.is_set():
+                    self.change(wire)
+        except (OSError, Closed, DiskFailed):
+            self.failures += 1
+            if self.goes_on and self.in_flight:
+                key, version = self.in_flight
+                self.failed.setdefault(key, []).append(version)
 
     def change(self, wire) -> None:
         key = f"w{self.name}/{self.dice.randrange(self.keys)}"
         kind = self.dice.choices(["put", "delete", "multipart", "copy"], [10, 3, 1, 1])[0]
+        self.in_flight = None
         getattr(self, kind)(wire, key)
+        if self.in_flight:
+            self.failed.pop(key, None)
         self.in_flight = None
         self.changes += 1
 
     def ask(self, wire, method: str, target: str, body: bytes = b"", headers: dict | None = None):
         answer = wire.request(method, target, self.raw.signed(method, target, body, headers), body)
-        if self.disk_may_fail and answer.status in (500, 503):
+        if self.disk_may_fail and answer.status in (500, 503, 507):
             raise DiskFailed
         assert answer.status in (200, 204), answer
         return answer
@@ -118,7 +136,7 @@ class Writer:
         with self.raw.connect(timeout=30) as wire:
             for key in (f"w{self.name}/{i}" for i in range(self.keys)):
                 found = self.look(wire, key)
-                allowed = [self.acknowledged.get(key)]
+                allowed = [self.acknowledged.get(key), *self.failed.pop(key, [])]
                 if self.in_flight and self.in_flight[0] == key:
                     allowed.append(self.in_flight[1])
                 assert found in allowed, f"{key}: has {found}, may have {allowed}"
@@ -148,13 +166,14 @@ def new_writers(daemon: Daemon, seed: int, **options) -> list[Writer]:
     return [Writer(raw, name, random.Random(f"{seed}/{name}"), **options) for name in range(WRITERS)]
 
 
-def load_until(end, daemon: Daemon, writers: list[Writer], seconds: float) -> None:
-    """Has all writers write for so long; then `end()` is called, which is to end the daemon."""
+def load_until(end, daemon: Daemon, writers: list[Writer], seconds: float, is_enough=lambda: True) -> None:
+    """Has all writers write for so long, and until it is enough; then `end()` is called, which is to end the daemon."""
     threads = [threading.Thread(target=writer.run) for writer in writers]
     for thread in threads:
         thread.start()
     # Not a wait for something: how long the load runs before the crash is what the round is about.
     time.sleep(seconds)
+    wait_until(is_enough, 60, "enough load")
     daemon.assert_alive()
     end()
     for thread in threads:

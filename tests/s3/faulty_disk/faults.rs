@@ -41,6 +41,8 @@ pub struct Rule {
     /// What comes before and after the star in the names that it is about.
     name: (String, String),
     bytes: Range<u64>,
+    /// Only shorter ones.
+    length_below: u64,
     /// How often it still applies.
     times: u64,
 }
@@ -72,6 +74,7 @@ impl Rule {
             },
             name: (String::new(), String::new()),
             bytes: 0..u64::MAX,
+            length_below: u64::MAX,
             times: u64::MAX,
         };
         for option in options {
@@ -83,6 +86,7 @@ impl Rule {
                 }
                 "from" => rule.bytes.start = crate::number(value)?,
                 "to" => rule.bytes.end = crate::number(value)?,
+                "below" => rule.length_below = crate::number(value)?,
                 "times" => rule.times = crate::number(value)?,
                 _ => return Err(format!("no option is called {key}")),
             }
@@ -97,7 +101,8 @@ impl Rule {
             && name.starts_with(&self.name.0)
             && name.ends_with(&self.name.1)
             && bytes.start < self.bytes.end
-            && self.bytes.start < bytes.end;
+            && self.bytes.start < bytes.end
+            && bytes.end - bytes.start < self.length_below;
         if is_meant {
             self.times -= 1;
         }
@@ -111,13 +116,22 @@ mod tests {
 
     #[test]
     fn a_rule_is_about_some_bytes_of_some_files_so_many_times() {
-        let mut rule =
-            Rule::parse(&["write", "EIO", "file=*.seg", "from=4096", "to=8192", "times=2"]).unwrap();
+        let mut rule = Rule::parse(&[
+            "write",
+            "EIO",
+            "file=*.seg",
+            "from=4096",
+            "to=8192",
+            "below=9001",
+            "times=2",
+        ])
+        .unwrap();
         let mut strike = |kind, name, bytes| rule.strike(&[kind], name, &bytes).is_some();
         assert!(!strike(Kind::Read, "1.seg", 0..9000));
         assert!(!strike(Kind::Write, "1.new", 0..9000));
         assert!(!strike(Kind::Write, "1.seg", 0..4096));
         assert!(!strike(Kind::Write, "1.seg", 8192..9000));
+        assert!(!strike(Kind::Write, "1.seg", 0..9001));
         assert!(strike(Kind::Write, "1.seg", 0..4097));
         assert!(strike(Kind::Write, "2.seg", 8191..9000));
         assert!(!strike(Kind::Write, "2.seg", 8191..9000));

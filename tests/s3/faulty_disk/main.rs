@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `cut SEED` | the power goes, in the middle of the next write if one comes soon; everything fails until `restore` |
 //! | `restore` | the power is back: what was not synced is gone, kept or torn |
-//! | `fault WHAT HOW [file=GLOB] [from=BYTE] [to=BYTE] [times=N]` | from now on some requests fare badly ([`faults`]) |
+//! | `fault WHAT HOW [file=GLOB] [from=BYTE] [to=BYTE] [below=LENGTH] [times=N]` | from now on some requests fare badly ([`faults`]) |
 //! | `clear` | no more faults; requests that hang are carried out |
 //! | `room BYTES` | files may have so many bytes together, preallocated or not |
 //! | `thin BYTES` | so many bytes may be written, whatever was preallocated |

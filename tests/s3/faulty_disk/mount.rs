@@ -6,9 +6,9 @@
 use crate::faults::{Effect, Kind, Rule};
 use crate::store::{Dice, Error, ROOT, Store, Synced, Toll};
 use fuser::{
-    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
-    LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyEmpty,
-    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation, INodeNo, InitFlags,
+    KernelConfig, LockOwner, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
 };
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
@@ -283,7 +283,12 @@ fn empty(reply: ReplyEmpty) -> impl FnOnce(Result<(), Errno>) + Send {
 
 impl Filesystem for Disk {
     fn init(&mut self, _request: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
-        // Without room for many, requests that hang would hold up all others.
+        // Without the first direct I/O would be asynchronous to nobody: io_uring's caller would hang with a request that does.
+        let wanted = InitFlags::FUSE_ASYNC_DIO;
+        config
+            .add_capabilities(wanted)
+            .map_err(|_| std::io::ErrorKind::Unsupported)?;
+        // Without room for many, those that hang would hold up all others.
         config
             .set_max_background(UNDER_WAY_MAX)
             .map_err(|_| std::io::ErrorKind::InvalidInput)?;
