@@ -87,6 +87,18 @@ pub const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses that a daemon listens on.
 pub const LISTENERS_MAX: usize = 16;
 
+/// A disk operation that has not returned for this long fails, if the operator sets no other time. Linux gives a SCSI
+/// disk 30 s before it resets it, and NVMe too; clients give up after 60 s.
+pub const DISK_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest time that an operator may set for it, in seconds.
+pub const DISK_TIMEOUT_S_MAX: u64 = 3600;
+/// Operations of one core that are late, each with up to a MiB of memory that the kernel still uses; behind it new ones
+/// fail at once.
+pub const LATE_OPERATIONS_MAX: usize = 64;
+/// Segments of one core that fail one after the other, of those that hold logs or of those that hold data: then the volume
+/// takes no more writes.
+pub const FAILED_SEGMENTS_MAX: usize = 16;
+
 /// Starts that a volume can count: they are the upper bits of every sequence.
 pub const BOOT_EPOCH_MAX: u32 = (1 << 24) - 1;
 /// Slots that the keyspace is hashed into. Fixed for ever: it decides which records belong together.

@@ -72,6 +72,9 @@ struct ServeFlags {
     /// Also take requests to BUCKET.NAME (virtual-host style)
     #[arg(long, value_name = "NAME", env = "WEFT_DOMAIN")]
     domain: Option<String>,
+    /// Fail what the disk has not answered for so many seconds [default: 30]
+    #[arg(long, value_name = "SECONDS", env = "WEFT_DISK_TIMEOUT")]
+    disk_timeout: Option<String>,
 }
 
 /// What the process was given.
@@ -90,6 +93,7 @@ pub fn read() -> Result<RawConfig, clap::Error> {
         capacity: flags.capacity,
         memory: flags.memory,
         domain: flags.domain,
+        disk_timeout: flags.disk_timeout,
         access_key: variable(ACCESS_KEY_VARIABLE),
         secret_key: variable(SECRET_KEY_VARIABLE),
     })

@@ -11,11 +11,12 @@ pub mod flags;
 mod size;
 
 use crate::io::uring::CoreChoice;
-use crate::limits::LISTENERS_MAX;
+use crate::limits::{DISK_TIMEOUT, DISK_TIMEOUT_S_MAX, LISTENERS_MAX};
 use crate::s3::auth::RootUser;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
+use std::time::Duration;
 
 /// The credentials of the tutorial, for loopback alone.
 const DEFAULT_ACCESS_KEY: &str = "rustfsadmin";
@@ -38,6 +39,7 @@ pub struct RawConfig {
     pub capacity: Option<String>,
     pub memory: Option<String>,
     pub domain: Option<String>,
+    pub disk_timeout: Option<String>,
     pub access_key: Option<String>,
     pub secret_key: Option<String>,
 }
@@ -56,6 +58,8 @@ pub struct Config {
     pub memory_bytes: Option<u64>,
     /// In lower case.
     pub domain: Option<String>,
+    /// A disk operation that has not returned for so long fails.
+    pub disk_timeout: Duration,
     pub root: RootUser,
 }
 
@@ -82,6 +86,9 @@ pub enum ConfigError {
         given: String,
     },
     Domain {
+        given: String,
+    },
+    DiskTimeout {
         given: String,
     },
     HalfOfCredentials {
@@ -116,6 +123,7 @@ impl Config {
         let capacity_bytes = size_of("--capacity", &raw.capacity)?;
         let memory_bytes = size_of("--memory", &raw.memory)?;
         let domain = given(&raw.domain).map(domain).transpose()?;
+        let disk_timeout = given(&raw.disk_timeout).map(disk_timeout).transpose()?;
         let root = root_user(given(&raw.access_key), given(&raw.secret_key))?;
         let reachable = listen.iter().find(|address| !is_loopback(address.ip()));
         if let Some(&listen) = reachable
@@ -131,6 +139,7 @@ impl Config {
             capacity_bytes,
             memory_bytes,
             domain,
+            disk_timeout: disk_timeout.unwrap_or(DISK_TIMEOUT),
             root,
         })
     }
@@ -214,6 +223,16 @@ fn domain(text: &str) -> Result<String, ConfigError> {
     Ok(text.to_ascii_lowercase())
 }
 
+fn disk_timeout(text: &str) -> Result<Duration, ConfigError> {
+    let seconds = text.parse().ok();
+    let seconds = seconds.filter(|seconds| (1..=DISK_TIMEOUT_S_MAX).contains(seconds));
+    seconds
+        .map(Duration::from_secs)
+        .ok_or_else(|| ConfigError::DiskTimeout {
+            given: text.to_owned(),
+        })
+}
+
 fn root_user(access_key: Option<&str>, secret_key: Option<&str>) -> Result<RootUser, ConfigError> {
     let (access_key, secret_key) = match (access_key, secret_key) {
         (None, None) => (DEFAULT_ACCESS_KEY, DEFAULT_SECRET_KEY),
@@ -281,6 +300,10 @@ impl fmt::Display for ConfigError {
                     "{given:?} is no domain name: give --domain a name without a port, as s3.example.com"
                 )
             }
+            ConfigError::DiskTimeout { given } => write!(
+                f,
+                "{given:?} is no time for the disk: give --disk-timeout whole seconds from 1 to {DISK_TIMEOUT_S_MAX}, as 30"
+            ),
             ConfigError::HalfOfCredentials { missing } => {
                 write!(f, "half of the credentials is missing: set {missing} too")
             }
@@ -516,6 +539,24 @@ mod tests {
             access_key: Some("someone".into()),
             secret_key: Some("something else".into()),
             ..raw
+        }
+    }
+
+    #[test]
+    fn the_disk_has_whole_seconds() {
+        let with = |seconds: &str| RawConfig {
+            disk_timeout: Some(seconds.to_owned()),
+            ..raw(&[])
+        };
+        for (given, seconds) in [("1", 1), ("3600", 3600), ("", 30)] {
+            let config = Config::from_raw(with(given)).expect("valid");
+            assert_eq!(config.disk_timeout, Duration::from_secs(seconds));
+        }
+        for given in ["0", "3601", "1.5", "-1", "30s"] {
+            let expected = ConfigError::DiskTimeout {
+                given: given.to_owned(),
+            };
+            assert_eq!(refusal(with(given)), expected);
         }
     }
 

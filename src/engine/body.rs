@@ -321,7 +321,7 @@ impl<I: Machine> BodyWriter<I> {
                     segment.id
                 );
                 core.counters.disk_errors.set(core.counters.disk_errors.get() + 1);
-                segment.failed.set(true);
+                core.fail_data(&segment);
                 writes.failed.set(true);
             }
             drop(chunk.held);

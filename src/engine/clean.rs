@@ -345,7 +345,7 @@ impl<I: Machine> Core<I> {
 
     /// Copies some blocks of `extent` to `to`, which holds the body from byte `skipped` of it on.
     async fn copy_run(
-        &self,
+        self: &Rc<Self>,
         extent: &Extent,
         blocks: BlockRange,
         to: &Extent,
@@ -443,7 +443,12 @@ impl<I: Machine> Core<I> {
         })
     }
 
-    async fn write_copy(&self, to: &DataSegment, offset: u32, buffer: I::WriteBuf) -> Result<(), Stays> {
+    async fn write_copy(
+        self: &Rc<Self>,
+        to: &DataSegment,
+        offset: u32,
+        buffer: I::WriteBuf,
+    ) -> Result<(), Stays> {
         count(&self.counters.bytes_written, buffer.as_ref().len() as u64);
         self.io.write(to.id, offset, buffer).await.map_err(|error| {
             warn!(
@@ -451,7 +456,7 @@ impl<I: Machine> Core<I> {
                 to.id
             );
             count(&self.counters.disk_errors, 1);
-            to.failed.set(true);
+            self.fail_data(to);
             Stays::Now
         })
     }

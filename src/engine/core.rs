@@ -415,10 +415,11 @@ impl<I: Machine> Core<I> {
             Note::Damaged => self.note_damage(),
             Note::Made { segment } => self.segment_made(segment),
             Note::Unmade { segment } => self.segment_unmade(segment, from),
-            Note::Unusable { segment } => self.space.borrow_mut().unusable(segment),
+            Note::Unusable { segment } => self.segment_unusable(segment),
             Note::Unneeded { segments } => self.space.borrow_mut().set_unneeded(&segments),
             Note::Covered { generation } => self.core_covered(from, generation),
             Note::Versions(versions) => self.set_versions(from, versions),
+            Note::ReadOnly => self.become_read_only(),
             Note::SpaceFreed => self.space_freed(),
         }
     }

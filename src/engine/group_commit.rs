@@ -17,7 +17,7 @@ use crate::engine::planted::{Fault, planted};
 use crate::engine::signal::Signal;
 use crate::index::{INDEX_START, LogPosition, key};
 use crate::io::SegmentId;
-use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, RECORD_BYTES_MAX};
+use crate::limits::{BATCH_BYTES_MAX, COMMIT_QUEUE_BYTES_MAX, FAILED_SEGMENTS_MAX, RECORD_BYTES_MAX};
 use crate::log::{
     self, ALIGN_BYTES, BATCH_HEADER_BYTES, BatchWriter, LOG_START, POISON_RECORD_BYTES, SegmentHeader,
     watermark_past,
@@ -393,7 +393,7 @@ impl<I: Machine> Core<I> {
 
     /// The longest record that a batch with poison records in front of it can still hold.
     fn record_bytes_max(&self) -> usize {
-        let reserve = BATCH_HEADER_BYTES + POISONED_MAX * POISON_RECORD_BYTES;
+        let reserve = BATCH_HEADER_BYTES + FAILED_SEGMENTS_MAX * POISON_RECORD_BYTES;
         // An entry of the index must find room in an index segment as well.
         let segment_bytes = self.io.volume().segment_size_bytes - INDEX_START;
         RECORD_BYTES_MAX.min(log::record_bytes_max(segment_bytes) - reserve)
@@ -404,6 +404,9 @@ impl<I: Machine> Core<I> {
             self.finish_answers(self.commits.take(0));
             return Ok(());
         };
+        if self.supply.is_read_only() {
+            return Err(Lack::Refused(Refusal::ReadOnly));
+        }
         let overhead = BATCH_HEADER_BYTES + tail.poisoned.len() * POISON_RECORD_BYTES;
         if tail
             .open
@@ -432,6 +435,7 @@ impl<I: Machine> Core<I> {
                 tail.poisoned.clear();
                 self.commits.unsettled.set(false);
                 self.note_batch(&batch, length, begun_ns);
+                self.supply.note_success(Content::Log);
                 let (home, position) = (SegmentId(open.header.segment), open.position());
                 self.finish_batch(batch, home);
                 self.commits.position.set(position);
@@ -445,8 +449,13 @@ impl<I: Machine> Core<I> {
                     SegmentId(open.header.segment)
                 );
                 self.abandon(tail);
-                self.fail(batch, Refusal::DiskFailed, Attempt::Written);
-                Err(Lack::Refused(Refusal::DiskFailed))
+                let refusal = match error.kind() {
+                    // A thin file system: it had promised this room.
+                    std::io::ErrorKind::StorageFull => Refusal::Full,
+                    _ => Refusal::DiskFailed,
+                };
+                self.fail(batch, refusal, Attempt::Written);
+                Err(Lack::Refused(refusal))
             }
         }
     }
@@ -584,10 +593,9 @@ impl<I: Machine> Core<I> {
             generation: open.header.generation,
             offset: open.offset,
         });
-        assert!(
-            tail.poisoned.len() <= POISONED_MAX,
-            "{POISONED_MAX} log segments failed in a row: the volume is gone"
-        );
+        self.note_failure(Content::Log);
+        // Each is a failure since the last batch that was written: so many end all writing.
+        assert!(tail.poisoned.len() <= FAILED_SEGMENTS_MAX);
     }
 
     /// Makes what is now on stable storage true, and answers.
@@ -675,5 +683,3 @@ impl<I: Machine> Core<I> {
 /// How often, and how far apart, a failed change's poison is tried.
 const VOID_ATTEMPTS: usize = 5;
 const VOID_PAUSE: Duration = Duration::from_millis(200);
-/// Log segments that may fail in a row before the daemon gives up.
-const POISONED_MAX: usize = 16;

@@ -42,6 +42,8 @@ pub enum Refusal {
     Busy,
     /// A disk said no; the change is not acknowledged, and may or may not have happened.
     DiskFailed,
+    /// Too much failed on the volume: it takes no more writes until the next start.
+    ReadOnly,
     /// A checksum refused what the disk returned.
     Damaged,
     /// The object cannot be held: more extents than a record takes.
@@ -195,6 +197,8 @@ pub enum Note {
     Covered { generation: u64 },
     /// At start: the counters of the sender's changes.
     Versions(Versions),
+    /// To all: too much failed on the sender's segments; nothing more is written in this run.
+    ReadOnly,
     /// From core 0: there is room again, or whoever was told to wait for it should ask again.
     SpaceFreed,
 }

@@ -3,6 +3,9 @@
 //! A segment is handed out with its header on stable storage. At its end it is sealed: from then on its
 //! content only dies. The core writes only to segments that it was given, and each place once, but for the watermark
 //! of a log.
+//!
+//! A segment that fails is left, and the next one taken. When many fail one after the other it is not they: then the
+//! volume is *read-only* for the rest of the run, which every core is told.
 
 use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core, count};
@@ -12,7 +15,9 @@ use crate::engine::signal::Waiters;
 use crate::engine::victims::Shortage;
 use crate::index::INDEX_START;
 use crate::io::SegmentId;
-use crate::limits::{BLOCK_BYTES, RESERVATION_BYTES_MAX, ROOM_TIMEOUT, SEGMENT_HEADER_BYTES};
+use crate::limits::{
+    BLOCK_BYTES, FAILED_SEGMENTS_MAX, RESERVATION_BYTES_MAX, ROOM_TIMEOUT, SEGMENT_HEADER_BYTES,
+};
 use crate::log::{
     LOG_START, SegmentHeader, SegmentKind, WATERMARK_BYTES, WATERMARK_OFFSET, disk_bytes_for,
     encode_watermark,
@@ -22,6 +27,7 @@ use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::io::ErrorKind;
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -43,6 +49,8 @@ pub struct Supply {
     freed: Cell<u64>,
     /// What a write of a MiB waits, so that the cleaner keeps up, in microseconds.
     delay_us_per_mib: Cell<u64>,
+    /// Nothing more is written in this run.
+    read_only: Cell<bool>,
 }
 
 /// What the coordinator last said of a segment.
@@ -68,11 +76,15 @@ struct Shelf {
     /// One order at a time, so that a core fills its logs in the order of their generations: what tells that a
     /// record is void lies in a later life than the record.
     ordering: Mutex<()>,
+    /// Segments of this kind that have failed since one did not.
+    failed: Cell<usize>,
 }
 
 const PURPOSES: usize = Purpose::Index as usize + 1;
 /// Segments that fail one after the other before the disk is called bad.
 const PREPARE_ATTEMPTS: usize = 3;
+/// How soon a segment must have failed for another one to be tried at once, in nanoseconds.
+const PREPARE_AGAIN_NS: u64 = 1_000_000_000;
 /// A volume that was full is asked again after this long, in nanoseconds, if somebody wants to write.
 const FULL_RETRY_NS: u64 = 1_000_000_000;
 /// What a write of a MiB waits at the greatest shortage, in microseconds: 20 MiB/s for each writer. From half of it
@@ -104,6 +116,16 @@ impl Supply {
     pub fn is_cleaning(&self, purpose: Purpose) -> bool {
         self.gate(purpose)
             .is_some_and(|gate| gate.get() == Gate::Cleaning)
+    }
+
+    /// Whether too much has failed for anything more to be written.
+    pub fn is_read_only(&self) -> bool {
+        self.read_only.get()
+    }
+
+    /// What was written to a segment is on stable storage.
+    pub fn note_success(&self, content: Content) {
+        self.shelf(content).failed.set(0);
     }
 
     fn shelf(&self, content: Content) -> &Shelf {
@@ -199,6 +221,9 @@ impl<I: Machine> Core<I> {
         let shelf = self.supply.shelf(content);
         let _want = Want::new(shelf, purpose);
         loop {
+            if self.supply.is_read_only() {
+                return Err(Lack::Refused(Refusal::ReadOnly));
+            }
             // A segment stays on its shelf until it is taken: who waits may go away.
             if let Some(header) = shelf.take(purpose) {
                 self.restock(content);
@@ -211,6 +236,35 @@ impl<I: Machine> Core<I> {
             }
             receiver.await.expect("every order is answered")?;
         }
+    }
+
+    /// A segment failed. One that cannot be written is one thing, many in a row another.
+    pub fn note_failure(self: &Rc<Self>, content: Content) {
+        let failed = &self.supply.shelf(content).failed;
+        failed.set(failed.get() + 1);
+        if failed.get() >= FAILED_SEGMENTS_MAX && !self.supply.is_read_only() {
+            warn!(
+                "weft: {FAILED_SEGMENTS_MAX} segments have failed one after the other: READ-ONLY until the next start; what \
+                 is stored is served, writes are refused: look after the disk, then start again"
+            );
+            for core in self.everyone() {
+                self.note(core, Note::ReadOnly);
+            }
+        }
+    }
+
+    /// A data segment failed: nothing in it is acknowledged any more.
+    pub fn fail_data(self: &Rc<Self>, segment: &DataSegment) {
+        if !segment.failed.replace(true) {
+            self.note_failure(Content::Data);
+        }
+    }
+
+    /// Nothing more is written in this run: whoever waits to write is told.
+    pub fn become_read_only(self: &Rc<Self>) {
+        self.supply.read_only.set(true);
+        self.supply.told.wake();
+        self.commits.look_again();
     }
 
     /// There is room again, or may be: writes are accepted, and the shelves are filled.
@@ -232,8 +286,10 @@ impl<I: Machine> Core<I> {
         let Some(left) = ROOM_TIMEOUT.checked_sub(waited) else {
             return Err(Refusal::Busy);
         };
-        let told = self.supply.told.until(|| !self.supply.is_cleaning(purpose));
+        let told = || !self.supply.is_cleaning(purpose) || self.supply.is_read_only();
+        let told = self.supply.told.until(told);
         match select(pin!(told), pin!(self.io.sleep(left))).await {
+            Either::Left(_) if self.supply.is_read_only() => Err(Refusal::ReadOnly),
             Either::Left(_) if purpose == Purpose::Growth && self.supply.is_full() => Err(Refusal::Full),
             Either::Left(_) => Ok(()),
             Either::Right(_) => Err(Refusal::Busy),
@@ -281,6 +337,9 @@ impl<I: Machine> Core<I> {
         }
         let shelf = self.supply.shelf(content);
         let asks = shelf.spare.borrow().is_empty() && !shelf.is_ordered_for(Purpose::Growth);
+        if self.supply.is_read_only() {
+            return;
+        }
         if asks && !self.supply.is_cleaning(Purpose::Growth) {
             self.order_segment(content, Purpose::Growth);
         }
@@ -335,11 +394,19 @@ impl<I: Machine> Core<I> {
     ) -> Result<SegmentHeader, Lack> {
         let mut failures = 0;
         loop {
+            let begun_ns = self.io.monotonic_ns();
             let freed = self.supply.freed.get();
             match self.prepare_segment(content, purpose).await {
                 // The news of room may have come right behind the refusal.
                 Err(Lack::Refused(Refusal::Full) | Lack::Cleaning) if freed != self.supply.freed.get() => {}
-                Err(Lack::Refused(Refusal::DiskFailed)) if failures + 1 < PREPARE_ATTEMPTS => failures += 1,
+                // One that is slow to say no is not asked again: somebody waits.
+                Err(Lack::Refused(Refusal::DiskFailed))
+                    if failures + 1 < PREPARE_ATTEMPTS
+                        && !self.supply.is_read_only()
+                        && self.io.monotonic_ns() - begun_ns < PREPARE_AGAIN_NS =>
+                {
+                    failures += 1
+                }
                 result => return result,
             }
         }
@@ -370,22 +437,37 @@ impl<I: Machine> Core<I> {
         let header = self.segment_header(segment, kind, generation);
         if let Err(error) = self.io.allocate(segment).await {
             warn!("weft: segment {segment} cannot be made: {error}");
-            let full = error.kind() == std::io::ErrorKind::StorageFull;
-            self.note(COORDINATOR, Note::Unmade { segment });
-            return Err(Lack::Refused(if full {
-                Refusal::Full
-            } else {
-                Refusal::DiskFailed
-            }));
+            return Err(Lack::Refused(self.unmade(segment, content, &error)));
         }
         self.note(COORDINATOR, Note::Made { segment });
         if let Err(error) = self.write_header(&header).await {
             warn!("weft: segment {segment} cannot be made ready: {error}; it is left out");
             self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
             self.note(COORDINATOR, Note::Unusable { segment });
+            self.note_failure(content);
             return Err(Lack::Refused(Refusal::DiskFailed));
         }
+        if content == Content::Index {
+            // What is written to it is not counted.
+            self.supply.note_success(content);
+        }
         Ok(header)
+    }
+
+    /// A segment could not be made: gives it back.
+    fn unmade(self: &Rc<Self>, segment: SegmentId, content: Content, error: &std::io::Error) -> Refusal {
+        match error.kind() {
+            ErrorKind::StorageFull => {
+                self.note(COORDINATOR, Note::Unmade { segment });
+                return Refusal::Full;
+            }
+            // It is still being made, and must not be made twice at a time.
+            ErrorKind::TimedOut => self.note(COORDINATOR, Note::Unusable { segment }),
+            _ => self.note(COORDINATOR, Note::Unmade { segment }),
+        }
+        self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
+        self.note_failure(content);
+        Refusal::DiskFailed
     }
 
     pub fn segment_header(&self, segment: SegmentId, kind: SegmentKind, generation: u64) -> SegmentHeader {
@@ -559,6 +641,9 @@ impl<I: Machine> Core<I> {
         wanted: u32,
         purpose: Purpose,
     ) -> Result<Reservation, Lack> {
+        if self.supply.is_read_only() {
+            return Err(Lack::Refused(Refusal::ReadOnly));
+        }
         loop {
             if let Some(reservation) = self.reserve_in_current(tail, wanted) {
                 return Ok(reservation);
@@ -665,7 +750,7 @@ impl<I: Machine> Core<I> {
         }
     }
 
-    async fn run_syncs(&self, segment: &DataSegment) {
+    async fn run_syncs(self: &Rc<Self>, segment: &DataSegment) {
         loop {
             // Who asks while a sync runs waits for the next: its writes may have come too late for this one.
             let waiting = std::mem::take(&mut segment.syncing.borrow_mut().waiting);
@@ -675,13 +760,16 @@ impl<I: Machine> Core<I> {
             }
             if !segment.failed.get() {
                 self.counters.data_syncs.set(self.counters.data_syncs.get() + 1);
-                if let Err(error) = self.io.sync(segment.id).await {
-                    warn!(
-                        "weft: data segment {}: sync: {error}; it takes no more",
-                        segment.id
-                    );
-                    self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
-                    segment.failed.set(true);
+                match self.io.sync(segment.id).await {
+                    Ok(()) => self.supply.note_success(Content::Data),
+                    Err(error) => {
+                        warn!(
+                            "weft: data segment {}: sync: {error}; it takes no more",
+                            segment.id
+                        );
+                        self.counters.disk_errors.set(self.counters.disk_errors.get() + 1);
+                        self.fail_data(segment);
+                    }
                 }
             }
             for waiting in waiting {

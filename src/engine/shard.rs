@@ -183,6 +183,9 @@ impl<I: Machine> Core<I> {
         if let Some(bucket) = mutation.bucket() {
             self.buckets.borrow().accepts(bucket)?;
         }
+        if self.supply.is_read_only() {
+            return Err(Refusal::ReadOnly);
+        }
         if mutation.grows() && self.supply.is_full() {
             self.ask_again();
             return Err(Refusal::Full);

@@ -630,8 +630,8 @@ impl SpaceTable {
         self.refused.insert(core);
     }
 
-    /// A segment that was given cannot be written: it is left out of this run.
-    pub fn unusable(&mut self, id: SegmentId) {
+    /// A segment that was given cannot be made or written: it is left out of this run.
+    fn unusable(&mut self, id: SegmentId) {
         self.take_back(id, Status::Unusable);
     }
 
@@ -762,6 +762,9 @@ impl<I: Machine> Core<I> {
     /// Coordinator: has the cores clean, round after round, while room is short and there is some to gain. It is asked
     /// whenever the table changes: nothing waits for a clock.
     fn consider_cleaning(self: &Rc<Self>) {
+        if self.supply.is_read_only() {
+            return;
+        }
         let Some(mut plan) = self.space.borrow_mut().begin_round(self.segment_bytes()) else {
             return;
         };
@@ -783,8 +786,8 @@ impl<I: Machine> Core<I> {
                 core.free_empty();
                 let next = core.space.borrow_mut().begin_round(core.segment_bytes());
                 match next {
-                    Some(next) => plan = next,
-                    None => break,
+                    Some(next) if !core.supply.is_read_only() => plan = next,
+                    Some(_) | None => break,
                 }
             }
             // Whoever was told to wait asks again: there is room by now, or none to be had.
@@ -817,6 +820,12 @@ impl<I: Machine> Core<I> {
     /// Coordinator: a segment that was given could not be made.
     pub fn segment_unmade(self: &Rc<Self>, id: SegmentId, core: CoreId) {
         self.space.borrow_mut().unmade(id, core);
+        self.segment_made(id);
+    }
+
+    /// Coordinator: a segment that was given cannot be used.
+    pub fn segment_unusable(self: &Rc<Self>, id: SegmentId) {
+        self.space.borrow_mut().unusable(id);
         self.segment_made(id);
     }
 

@@ -7,7 +7,7 @@ use crate::s3::error::{ErrorCode, S3Error};
 
 impl From<Refusal> for S3Error {
     fn from(refusal: Refusal) -> S3Error {
-        S3Error::new(match refusal {
+        let error = S3Error::new(match refusal {
             Refusal::NoSuchBucket => ErrorCode::NoSuchBucket,
             Refusal::NoSuchKey => ErrorCode::NoSuchKey,
             Refusal::NoSuchUpload => ErrorCode::NoSuchUpload,
@@ -20,8 +20,17 @@ impl From<Refusal> for S3Error {
             Refusal::Full => ErrorCode::InsufficientStorage,
             Refusal::Busy => ErrorCode::SlowDown,
             Refusal::DiskFailed | Refusal::Damaged => ErrorCode::InternalError,
+            Refusal::ReadOnly => ErrorCode::ServiceUnavailable,
             Refusal::TooLarge => ErrorCode::EntityTooLarge,
-        })
+        });
+        match refusal {
+            Refusal::DiskFailed => error.message("A disk failed this request. Please try again."),
+            Refusal::Damaged => error.message("What is stored there is damaged."),
+            Refusal::ReadOnly => {
+                error.message("The disk has failed too often: nothing is written any more, only read.")
+            }
+            _ => error,
+        }
     }
 }
 

@@ -100,9 +100,9 @@ impl Core {
         self.service.get()
     }
 
-    /// Whether the engines of all cores have started, and none is about to end.
+    /// Whether the engines of all cores have started, none is about to end, and the disk answers.
     pub fn is_ready(&self) -> bool {
-        self.progress.have_all_started() && !self.is_draining()
+        self.progress.have_all_started() && !self.is_draining() && self.machine.does_disk_answer()
     }
 
     /// Whether connections end with the request that they are at.

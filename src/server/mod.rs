@@ -109,7 +109,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     });
     let (starts, started) = mpsc::channel();
     let since = Instant::now();
-    let cores = launch(&cpus, volume, {
+    let cores = launch(&cpus, volume, config.disk_timeout, {
         move |machine| run_core(machine, setup.clone(), starts.clone())
     })?;
     let mut sum = Recovered::default();

@@ -9,6 +9,7 @@ import daemon as daemon_module
 import pytest
 from botocore.config import Config
 from daemon import ACCESS_KEY, BINARY, SECRET_KEY, Daemon
+from faulty_disk import FaultyDisk
 from sigv4 import Signer
 from wire import Raw
 
@@ -49,6 +50,15 @@ def own_daemon():
     yield make
     for one in made:
         one.discard()
+
+
+@pytest.fixture
+def faulty_disk():
+    """A disk that fails on command; to be asked for before `own_daemon`, which ends before it is unmounted."""
+    disk = FaultyDisk()
+    yield disk
+    disk.clear()
+    disk.close()
 
 
 def client_for(endpoint: str, access_key: str = ACCESS_KEY, secret_key: str = SECRET_KEY, region="us-east-1", **config):

@@ -1,5 +1,6 @@
 """The weft binary under test: start it, wait until it is ready, stop or kill it."""
 
+import fcntl
 import http.client
 import itertools
 import os
@@ -65,7 +66,7 @@ class Daemon:
         self.descriptors = descriptors
         self.capacity = capacity
         self.data = data or new_data_dir()
-        self.log_path = self.data.with_name(self.data.name + ".log")
+        self.log_path = DATA_ROOT / f"{os.getpid()}-{next(_names)}.log"
         self.port = free_port()
         self.process: subprocess.Popen | None = None
         self.ready_seconds = 0.0
@@ -89,12 +90,16 @@ class Daemon:
         limited = ["prlimit", f"--nofile={self.descriptors}"] if self.descriptors else []
         return [*limited, *base, "--domain", DOMAIN, *self.flags]
 
-    def start(self) -> "Daemon":
-        """Returns when the daemon says that it is ready."""
-        started = time.monotonic()
+    def spawn(self) -> None:
+        """Begins to start."""
         with self.log_path.open("ab") as log:
             environment = os.environ | {"WEFT_ACCESS_KEY": ACCESS_KEY, "WEFT_SECRET_KEY": SECRET_KEY}
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=environment)
+
+    def start(self) -> "Daemon":
+        """Returns when the daemon says that it is ready."""
+        started = time.monotonic()
+        self.spawn()
         wait_until(self.is_ready, READY_SECONDS, f"ready on port {self.port}")
         self.ready_seconds = time.monotonic() - started
         return self
@@ -110,6 +115,17 @@ class Daemon:
             return False
         finally:
             connection.close()
+
+    def is_unlocked(self) -> bool:
+        """Whether the data directory may be taken: the kernel lets go of it a moment after a killed process's end."""
+        try:
+            with (self.data / "weft.lock").open() as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except FileNotFoundError:
+            return True
+        except BlockingIOError:
+            return False
 
     def assert_alive(self) -> None:
         assert self.process.poll() is None, f"weft ended with {self.process.returncode}:\n{self.log}"

@@ -12,9 +12,12 @@
 //! be no other. This holds within a core, so a segment is written by the core that allocated it until
 //! that core has left it (`leave`): another core may then be given it.
 //!
+//! Every operation has a time to keep ([`Patience`]): one that is late fails, and `leave` waits until it is over.
+//!
 //! It must not sync for the zeroes' sake: a failed flush must reach whoever waits for the segment's own writes.
 
 use super::buffer::{Buffer, Pool};
+use super::patience::Patience;
 use super::ring::{Durability, Ring};
 use super::tasks::Tasks;
 use super::timers::Timers;
@@ -71,6 +74,7 @@ pub(super) struct Handles {
     pub pool: Rc<Pool>,
     pub tasks: Tasks,
     pub timers: Rc<Timers>,
+    pub patience: Rc<Patience>,
 }
 
 impl Disk {
@@ -109,12 +113,18 @@ impl Disk {
         let file = self.file(id).await?;
         self.leave_zeroes_behind(id, u64::from(offset) + length as u64)
             .await;
+        self.machine.patience.check(Some(id))?;
         self.traffic.count(length);
-        let written = self
+        let writing = self
             .machine
             .ring
-            .write(file, u64::from(offset), Rc::new(buf), durability)
-            .await?;
+            .write(file, u64::from(offset), Rc::new(buf), durability);
+        let written = self
+            .machine
+            .patience
+            .wait_for_write(id, writing)
+            .await?
+            .length()?;
         if written != length {
             return Err(short("write", id, written, length));
         }
@@ -125,18 +135,22 @@ impl Disk {
         let length = length as usize;
         self.assert_within(offset, length);
         let file = self.file(id).await?;
+        self.machine.patience.check(None)?;
         let buffer = self.machine.pool.buffer(length);
-        let (read, buffer) = self.machine.ring.read(file, u64::from(offset), buffer).await;
-        let read = read?;
+        let reading = self.machine.ring.read(file, u64::from(offset), buffer);
+        let done = self.machine.patience.wait(reading).await?;
+        let read = done.length()?;
         if read != length {
             return Err(short("read", id, read, length));
         }
-        Ok(ReadBuf(Rc::new(buffer)))
+        Ok(ReadBuf(Rc::new(done.into_buffer())))
     }
 
     pub(super) async fn sync(&self, id: SegmentId) -> io::Result<()> {
         let file = self.file(id).await?;
-        self.machine.ring.sync_data(file).await
+        self.machine.patience.check(None)?;
+        let syncing = self.machine.ring.sync_data(file);
+        self.machine.patience.wait(syncing).await?.length().map(drop)
     }
 
     /// Offsets and lengths are made by the engine, from checked values: a wrong one is a bug.
@@ -166,7 +180,9 @@ impl Disk {
         }
         let path = self.dir.join(segment_file_name(id));
         let path = CString::new(path.into_os_string().into_vec())?;
-        let opened = self.machine.ring.open_direct(path).await?;
+        self.machine.patience.check(None)?;
+        let opening = self.machine.ring.open_direct(path);
+        let opened = self.machine.patience.wait(opening).await?.into_file()?;
         // One that is closed for it: what was written through it is synced, or reported, through whichever
         // descriptor sync uses.
         Ok(self.files.borrow_mut().insert(id, Rc::new(opened)))
@@ -206,20 +222,20 @@ impl Disk {
         let zeroes = Rc::new(self.zeroes());
         let first_bytes = ZERO_FIRST_BYTES.min(u64::from(self.segment_size_bytes));
         while zeroing.zeroed_bytes.get() < first_bytes {
-            self.zero_next(&file, &zeroing, &zeroes).await?;
+            self.zero_next(id, &file, &zeroing, &zeroes).await?;
         }
         if first_bytes < u64::from(self.segment_size_bytes) {
             self.zeroing.borrow_mut().insert(id, Rc::clone(&zeroing));
             let disk = Rc::clone(self);
             self.machine.tasks.spawn(async move {
-                disk.zero_rest(&file, &zeroing, &zeroes).await;
+                disk.zero_rest(id, &file, &zeroing, &zeroes).await;
                 disk.zeroing.borrow_mut().remove(&id);
             });
         }
         Ok(())
     }
 
-    async fn zero_rest(&self, file: &Rc<File>, zeroing: &Zeroing, zeroes: &Rc<Buffer>) {
+    async fn zero_rest(&self, id: SegmentId, file: &Rc<File>, zeroing: &Zeroing, zeroes: &Rc<Buffer>) {
         while zeroing.zeroed_bytes.get() < u64::from(self.segment_size_bytes) {
             if self.traffic.average_since_last_asked() >= ZEROES_PAY_BELOW_BYTES {
                 self.machine.timers.sleep(ZERO_RETRY_DELAY).await;
@@ -229,16 +245,17 @@ impl Disk {
             }
             let started = Instant::now();
             // Whoever writes to a place that refused zeroes is told by that write.
-            if self.zero_next(file, zeroing, zeroes).await.is_err() {
+            if self.zero_next(id, file, zeroing, zeroes).await.is_err() {
                 return;
             }
             self.machine.timers.sleep(started.elapsed()).await;
         }
     }
 
-    /// Ends the zeroing of segment `id`; returns when no zero can land in it any more.
+    /// Ends the zeroing of segment `id`; returns when nothing of this core's can land in it any more.
     pub(super) async fn leave(&self, id: SegmentId) {
         self.leave_zeroes_behind(id, u64::MAX).await;
+        self.machine.patience.late_writes_returned(id).await;
     }
 
     /// Returns when no zero can land before `end_bytes` of segment `id` any more.
@@ -252,19 +269,27 @@ impl Disk {
         }
     }
 
-    async fn zero_next(&self, file: &Rc<File>, zeroing: &Zeroing, zeroes: &Rc<Buffer>) -> io::Result<()> {
+    async fn zero_next(
+        &self,
+        id: SegmentId,
+        file: &Rc<File>,
+        zeroing: &Zeroing,
+        zeroes: &Rc<Buffer>,
+    ) -> io::Result<()> {
+        self.machine.patience.check(Some(id))?;
         let at = zeroing.zeroed_bytes.get();
         zeroing.in_flight.set(true);
-        let written = self
+        let writing = self
             .machine
             .ring
-            .write(Rc::clone(file), at, Rc::clone(zeroes), Durability::None)
-            .await;
+            .write(Rc::clone(file), at, Rc::clone(zeroes), Durability::None);
+        // One that is late is a write like any other: whoever writes here next is refused.
+        let written = self.machine.patience.wait_for_write(id, writing).await;
         zeroing.in_flight.set(false);
         for waker in zeroing.waiting.take() {
             waker.wake();
         }
-        if written? != ZERO_BYTES {
+        if written?.length()? != ZERO_BYTES {
             return Err(io::ErrorKind::WriteZero.into());
         }
         zeroing.zeroed_bytes.set(at + ZERO_BYTES as u64);

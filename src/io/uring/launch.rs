@@ -11,6 +11,7 @@
 use super::buffer::Pool;
 use super::disk::{Disk, Handles, OPEN_SEGMENTS_MAX};
 use super::mesh::{self, Ends};
+use super::patience::{Patience, StuckCores};
 use super::ring::Ring;
 use super::socket::OpenConnections;
 use super::tasks::{self, Tasks};
@@ -124,8 +125,14 @@ pub fn check_limits(cores: usize) -> Result<u64, LaunchError> {
 
 /// Runs `body` on each of `cpus`, once per core, and returns when all are running.
 ///
-/// Core `n` runs on the `n`th CPU. The volume stays locked until the last core has ended.
-pub fn launch<M, F, B>(cpus: &[usize], volume: Volume, body: F) -> Result<Cores, LaunchError>
+/// Core `n` runs on the `n`th CPU. The volume stays locked until the last core has ended. A disk operation that has not
+/// returned for `disk_timeout` fails.
+pub fn launch<M, F, B>(
+    cpus: &[usize],
+    volume: Volume,
+    disk_timeout: Duration,
+    body: F,
+) -> Result<Cores, LaunchError>
 where
     M: Send + 'static,
     F: Fn(Machine<M>) -> B + Send + Clone + 'static,
@@ -134,6 +141,8 @@ where
     let shared = Shared {
         started: Instant::now(),
         volume: Arc::new(volume),
+        disk_timeout,
+        stuck: StuckCores::default(),
         connections: OpenConnections::new(cpus.len()),
         signals: Arc::new(Mutex::new(Some(signals().map_err(core_error)?))),
     };
@@ -144,7 +153,9 @@ where
         let (shared, body, running) = (shared.clone(), body.clone(), running.clone());
         let core = move || {
             pin_to(cpu)?;
-            tasks::run(move |ring, tasks| Ok(run_core(machine(shared, ends, ring, tasks)?, running, body)))
+            tasks::run(disk_timeout, move |ring, tasks| {
+                Ok(run_core(machine(shared, ends, ring, tasks)?, running, body))
+            })
         };
         let handle = thread::Builder::new()
             .name("weft-core".to_owned())
@@ -192,6 +203,8 @@ impl Cores {
 struct Shared {
     started: Instant,
     volume: Arc<Volume>,
+    disk_timeout: Duration,
+    stuck: StuckCores,
     connections: OpenConnections,
     /// Taken by core 0.
     signals: Arc<Mutex<Option<UnixStream>>>,
@@ -226,16 +239,20 @@ fn machine<M: Send + 'static>(
     tasks.spawn(emptying_inbox);
     let dir = segments_dir(shared.volume.dir());
     let segment_size_bytes = shared.volume.shape().segment_size_bytes;
+    let patience = Patience::new(shared.disk_timeout, shared.stuck.clone(), ring, tasks, &timers);
     let handles = Handles {
         ring: Rc::clone(ring),
         pool: Rc::clone(&pool),
         tasks: tasks.clone(),
         timers: Rc::clone(&timers),
+        patience: Rc::clone(&patience),
     };
     let machine = Machine(Rc::new(Parts {
         started: shared.started,
         disk: Disk::new(dir, segment_size_bytes, handles),
         volume: shared.volume,
+        patience,
+        stuck: shared.stuck,
         mesh,
         timers,
         ring: Rc::clone(ring),

@@ -10,6 +10,7 @@ mod buffer;
 mod disk;
 mod launch;
 mod mesh;
+mod patience;
 mod ring;
 #[cfg(test)]
 mod scratch;
@@ -28,6 +29,7 @@ use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape};
 use buffer::Pool;
 use disk::{Disk, Made};
 use mesh::Mesh;
+use patience::{Patience, StuckCores};
 use ring::{Durability, Ring};
 use socket::OpenConnections;
 use std::future::Future;
@@ -44,6 +46,8 @@ pub struct Machine<M: Send + 'static>(Rc<Parts<M>>);
 struct Parts<M: Send + 'static> {
     started: Instant,
     volume: Arc<Volume>,
+    patience: Rc<Patience>,
+    stuck: StuckCores,
     disk: Rc<Disk>,
     mesh: Mesh<M>,
     timers: Rc<Timers>,
@@ -97,6 +101,11 @@ impl<M: Send + 'static> Machine<M> {
             u64::try_from(taken.tv_sec).unwrap_or(0),
             u32::try_from(taken.tv_nsec).unwrap_or(0),
         )
+    }
+
+    /// Whether the disk answers in time, to all cores.
+    pub fn does_disk_answer(&self) -> bool {
+        !self.0.stuck.are_some()
     }
 
     /// The next connection that an [`Acceptor`] gave to this core. One task per core calls this.
@@ -189,7 +198,8 @@ impl<M: Send + 'static> Io for Machine<M> {
 
     async fn allocate(&self, id: SegmentId) -> io::Result<()> {
         let make = self.0.disk.maker(id);
-        match self.0.mesh.on_a_thread(make).await?? {
+        let made = self.0.mesh.on_a_thread(make);
+        match self.0.patience.wait_for_thread(made).await??? {
             Made::Before => Ok(()),
             Made::Now => self.0.disk.zero_ahead(id).await,
         }

@@ -7,9 +7,11 @@
 //! Invariants: what an operation points to, and the file that it works on, is held in `operations` until the
 //! kernel has said that it is done, whether or not somebody still waits. Only the core's own thread enters
 //! the ring.
+//!
+//! Operations on a disk are told to whoever waits when they are overdue ([`Ring::sweep`]); they go on all the same.
 
 use super::buffer::Buffer;
-use io_uring::types::{Fd, FsyncFlags};
+use io_uring::types::{Fd, FsyncFlags, SubmitArgs, Timespec};
 use io_uring::{IoUring, opcode, squeue};
 use slab::Slab;
 use std::cell::RefCell;
@@ -21,6 +23,7 @@ use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, Waker};
+use std::time::{Duration, Instant};
 
 /// Entries of the submission queue. A full one is handed to the kernel, and then has room.
 const SUBMISSIONS: u32 = 512;
@@ -28,6 +31,10 @@ const SUBMISSIONS: u32 = 512;
 const COMPLETIONS: u32 = 4096;
 /// Names completions that nobody waits for.
 const UNWATCHED: u64 = u64::MAX;
+/// Threads that the kernel may use for what cannot be begun without waiting. Those that hang must not hold up the rest.
+const KERNEL_THREADS: u32 = 64;
+/// How often an end looks whether the last operations have completed.
+const DRAIN_INTERVAL: Duration = Duration::from_millis(50);
 
 pub(super) struct Ring {
     uring: RefCell<IoUring>,
@@ -41,6 +48,24 @@ pub(super) struct Ring {
 struct Operation {
     state: State,
     held: Held,
+    age: Age,
+}
+
+/// How long an operation has been under way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Age {
+    /// It may take for ever.
+    Untimed,
+    /// So many sweeps have seen it.
+    Sweeps(u8),
+    Overdue,
+}
+
+/// What a sweep found under way, of what has a time to keep.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Swept {
+    pub(super) timed: usize,
+    pub(super) overdue: usize,
 }
 
 enum State {
@@ -92,6 +117,9 @@ impl Ring {
             .setup_defer_taskrun()
             .setup_taskrun_flag()
             .build(SUBMISSIONS)?;
+        uring
+            .submitter()
+            .register_iowq_max_workers(&mut [KERNEL_THREADS, 0])?;
         Ok(Rc::new(Ring {
             uring: RefCell::new(uring),
             operations: RefCell::default(),
@@ -109,19 +137,14 @@ impl Ring {
             .register_files(&[file.as_raw_fd()])
     }
 
-    /// Reads into `buffer` what `file` has at `offset`; gives how many bytes came.
+    /// Reads into `buffer` what `file` has at `offset`; gives how many bytes came, and the buffer.
     ///
     /// Dropped early, it reads all the same, into memory that nobody sees.
-    pub(super) async fn read(
-        self: &Rc<Self>,
-        file: Rc<File>,
-        offset: u64,
-        buffer: Buffer,
-    ) -> (io::Result<usize>, Buffer) {
+    pub(super) fn read(self: &Rc<Self>, file: Rc<File>, offset: u64, buffer: Buffer) -> Pending {
         let entry = opcode::Read::new(fd(&*file), buffer.address().as_ptr(), buffer.len() as u32)
             .offset(offset)
             .build();
-        self.read_with(entry, file, buffer, OnDrop::Leave).await
+        self.start_timed(entry, Held::Buffer(file, buffer))
     }
 
     /// The next 8 bytes of a descriptor that counts events, when there is an event. Dropped early, it reads none.
@@ -131,31 +154,20 @@ impl Ring {
         buffer: Buffer,
     ) -> (io::Result<usize>, Buffer) {
         let entry = opcode::Read::new(fd(&*counter), buffer.address().as_ptr(), 8).build();
-        self.read_with(entry, counter, buffer, OnDrop::Cancel).await
-    }
-
-    async fn read_with(
-        self: &Rc<Self>,
-        entry: squeue::Entry,
-        file: Rc<File>,
-        buffer: Buffer,
-        on_drop: OnDrop,
-    ) -> (io::Result<usize>, Buffer) {
-        let operation = self.start(entry, Held::Buffer(file, buffer), on_drop);
-        match operation.await {
-            (result, Held::Buffer(_, buffer)) => (length(result), buffer),
-            _ => unreachable!("an operation gives back what it was given"),
-        }
+        let done = self
+            .start(entry, Held::Buffer(counter, buffer), OnDrop::Cancel)
+            .await;
+        (done.length(), done.into_buffer())
     }
 
     /// Writes `buffer` to `file` at `offset`; gives how many bytes were written. Dropped early, it writes all the same.
-    pub(super) async fn write(
+    pub(super) fn write(
         self: &Rc<Self>,
         file: Rc<File>,
         offset: u64,
         buffer: Rc<Buffer>,
         durability: Durability,
-    ) -> io::Result<usize> {
+    ) -> Pending {
         let entry = opcode::Write::new(fd(&*file), buffer.address().as_ptr(), buffer.len() as u32)
             .offset(offset)
             .rw_flags(match durability {
@@ -163,26 +175,21 @@ impl Ring {
                 Durability::Synced => libc::RWF_DSYNC,
             })
             .build();
-        let (result, _) = self.start(entry, Held::Shared(file, buffer), OnDrop::Leave).await;
-        length(result)
+        self.start_timed(entry, Held::Shared(file, buffer))
     }
 
     /// fdatasync.
-    pub(super) async fn sync_data(self: &Rc<Self>, file: Rc<File>) -> io::Result<()> {
+    pub(super) fn sync_data(self: &Rc<Self>, file: Rc<File>) -> Pending {
         let entry = opcode::Fsync::new(fd(&*file)).flags(FsyncFlags::DATASYNC).build();
-        let (result, _) = self.start(entry, Held::File(file), OnDrop::Leave).await;
-        length(result).map(drop)
+        self.start_timed(entry, Held::File(file))
     }
 
     /// Opens the file at `path` for direct reading and writing. Dropped early, the file stays open.
-    pub(super) async fn open_direct(self: &Rc<Self>, path: CString) -> io::Result<File> {
+    pub(super) fn open_direct(self: &Rc<Self>, path: CString) -> Pending {
         let entry = opcode::OpenAt::new(Fd(libc::AT_FDCWD), path.as_ptr())
             .flags(libc::O_RDWR | libc::O_DIRECT | libc::O_CLOEXEC)
             .build();
-        let (result, _) = self.start(entry, Held::Path(path), OnDrop::Leave).await;
-        let descriptor = length(result)? as i32;
-        // SAFETY: the kernel has just opened it for us, and nobody else knows it.
-        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }.into())
+        self.start_timed(entry, Held::Path(path))
     }
 
     /// Completes when there is something to read from `descriptor`, or its end, or an error.
@@ -203,8 +210,35 @@ impl Ring {
             Readiness::Writable => libc::POLLOUT,
         };
         let entry = opcode::PollAdd::new(fd(descriptor), events as u32).build();
-        let (result, _) = self.start(entry, Held::Nothing, OnDrop::Cancel).await;
-        length(result).map(drop)
+        let done = self.start(entry, Held::Nothing, OnDrop::Cancel).await;
+        done.length().map(drop)
+    }
+
+    /// Counts for all that has a time to keep that it took another while. What more than `sweeps_max` sweeps have seen is
+    /// overdue, and whoever waits for it is told ([`Pending::in_time`]).
+    pub(super) fn sweep(&self, sweeps_max: u8) -> Swept {
+        let mut swept = Swept::default();
+        let mut told = Vec::new();
+        for (_, operation) in self.operations.borrow_mut().iter_mut() {
+            match operation.age {
+                _ if matches!(operation.state, State::Completed(_)) => continue,
+                Age::Untimed => continue,
+                Age::Overdue => swept.overdue += 1,
+                Age::Sweeps(sweeps) if sweeps < sweeps_max => operation.age = Age::Sweeps(sweeps + 1),
+                Age::Sweeps(_) => {
+                    operation.age = Age::Overdue;
+                    swept.overdue += 1;
+                    if let State::Waiting(waker) = &mut operation.state {
+                        told.extend(waker.take());
+                    }
+                }
+            }
+            swept.timed += 1;
+        }
+        for waker in told {
+            waker.wake();
+        }
+        swept
     }
 
     /// Lets the tasks that are ready run first, and those that become ready by what has completed.
@@ -244,9 +278,33 @@ impl Ring {
     }
 
     /// Waits until the kernel is done with all that was asked of it. Nobody asks for more.
-    pub(super) fn drain(&self) {
-        while !self.operations.borrow().is_empty() {
-            self.turn(true);
+    ///
+    /// # Errors
+    /// How many operations it still has after `patience`, or if all that it has is overdue. The ring must not be dropped
+    /// then: the kernel uses what they point to.
+    pub(super) fn drain(&self, patience: Duration) -> Result<(), usize> {
+        let until = Instant::now() + patience;
+        loop {
+            let (left, overdue) = {
+                let operations = self.operations.borrow();
+                let overdue = operations.iter().filter(|(_, one)| one.age == Age::Overdue);
+                (operations.len(), overdue.count())
+            };
+            if left == 0 {
+                return Ok(());
+            }
+            if left == overdue || Instant::now() > until {
+                return Err(left);
+            }
+            let interval = Timespec::new().nsec(DRAIN_INTERVAL.as_nanos() as u32);
+            let waited = self
+                .uring
+                .borrow()
+                .submitter()
+                .submit_with_args(1, &SubmitArgs::new().timespec(&interval));
+            // That nothing came in time is no error here, and for any other the turn asks again.
+            drop(waited);
+            self.turn(false);
         }
     }
 
@@ -291,9 +349,18 @@ impl Ring {
     }
 
     fn start(self: &Rc<Self>, entry: squeue::Entry, held: Held, on_drop: OnDrop) -> Pending {
+        self.start_at(Age::Untimed, entry, held, on_drop)
+    }
+
+    fn start_timed(self: &Rc<Self>, entry: squeue::Entry, held: Held) -> Pending {
+        self.start_at(Age::Sweeps(0), entry, held, OnDrop::Leave)
+    }
+
+    fn start_at(self: &Rc<Self>, age: Age, entry: squeue::Entry, held: Held, on_drop: OnDrop) -> Pending {
         let key = self.operations.borrow_mut().insert(Operation {
             state: State::Waiting(None),
             held,
+            age,
         });
         self.queue(&entry.user_data(key as u64));
         Pending {
@@ -311,12 +378,13 @@ impl Ring {
     }
 
     /// Takes the result of an operation that has completed; else notes who is to be woken.
-    fn take(&self, key: usize, waker: &Waker) -> Option<(i32, Held)> {
+    fn take(&self, key: usize, waker: &Waker) -> Option<Done> {
         let mut operations = self.operations.borrow_mut();
         match &mut operations[key].state {
             State::Completed(result) => {
                 let result = *result;
-                Some((result, operations.remove(key).held))
+                let held = operations.remove(key).held;
+                Some(Done { result, held })
             }
             State::Waiting(waiting) => {
                 if !waiting.as_ref().is_some_and(|waiting| waiting.will_wake(waker)) {
@@ -355,16 +423,69 @@ enum OnDrop {
 }
 
 /// An operation that somebody waits for.
-struct Pending {
+#[must_use]
+pub(super) struct Pending {
     ring: Rc<Ring>,
     key: Option<usize>,
     on_drop: OnDrop,
 }
 
-impl Future for Pending {
-    type Output = (i32, Held);
+/// An operation that has completed, and what it gives back.
+pub(super) struct Done {
+    result: i32,
+    held: Held,
+}
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<(i32, Held)> {
+impl Done {
+    /// Bytes that were read or written.
+    pub(super) fn length(&self) -> io::Result<usize> {
+        length(self.result)
+    }
+
+    /// The buffer that was read into.
+    pub(super) fn into_buffer(self) -> Buffer {
+        match self.held {
+            Held::Buffer(_, buffer) => buffer,
+            _ => unreachable!("an operation gives back what it was given"),
+        }
+    }
+
+    /// Nobody wants it: a file that was opened is closed.
+    pub(super) fn discard(self) {
+        if matches!(self.held, Held::Path(_)) {
+            drop(self.into_file());
+        }
+    }
+
+    /// The file that was opened.
+    pub(super) fn into_file(self) -> io::Result<File> {
+        let descriptor = self.length()? as i32;
+        // SAFETY: the kernel has just opened it for us, and nobody else knows it.
+        Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }.into())
+    }
+}
+
+impl Pending {
+    /// What it comes to; `None` as soon as it is overdue. It goes on then, and may be waited for again.
+    pub(super) async fn in_time(&mut self) -> Option<Done> {
+        poll_fn(|cx| match Pin::new(&mut *self).poll(cx) {
+            Poll::Ready(done) => Poll::Ready(Some(done)),
+            Poll::Pending if self.is_overdue() => Poll::Ready(None),
+            Poll::Pending => Poll::Pending,
+        })
+        .await
+    }
+
+    fn is_overdue(&self) -> bool {
+        let operations = self.ring.operations.borrow();
+        self.key.is_some_and(|key| operations[key].age == Age::Overdue)
+    }
+}
+
+impl Future for Pending {
+    type Output = Done;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Done> {
         let key = self.key.expect("polled after it completed");
         match self.ring.take(key, cx.waker()) {
             Some(output) => {

@@ -5,6 +5,7 @@
 //! A directory lives as long as its [`Scratch`].
 
 use super::{CoreChoice, Machine, Volume, launch};
+use crate::limits::DISK_TIMEOUT;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -50,5 +51,5 @@ where
     B: Future<Output = ()> + 'static,
 {
     let cpus = CoreChoice::Count(cores).cpus().unwrap();
-    launch(&cpus, volume, body).unwrap().join().unwrap();
+    launch(&cpus, volume, DISK_TIMEOUT, body).unwrap().join().unwrap();
 }

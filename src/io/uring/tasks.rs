@@ -7,7 +7,7 @@ use super::ring::Ring;
 use async_executor::LocalExecutor;
 use futures_util::FutureExt;
 use std::future::Future;
-use std::io;
+use std::io::{self, Write};
 use std::rc::{Rc, Weak};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -32,11 +32,15 @@ impl Tasks {
     }
 }
 
-/// Makes this thread a core until what `begin` gives has completed. All other tasks end with it.
+/// Makes this thread a core until what `begin` gives has completed. All other tasks end with it; what they asked the kernel
+/// for is waited for, though not longer than `patience`.
 ///
 /// # Errors
-/// io_uring cannot be used, or what `begin` says.
-pub(super) fn run<B>(begin: impl FnOnce(&Rc<Ring>, &Tasks) -> io::Result<B>) -> io::Result<()>
+/// io_uring cannot be used, what `begin` says, or the kernel does not give everything back in time.
+pub(super) fn run<B>(
+    patience: Duration,
+    begin: impl FnOnce(&Rc<Ring>, &Tasks) -> io::Result<B>,
+) -> io::Result<()>
 where
     B: Future<Output = ()> + 'static,
 {
@@ -54,8 +58,16 @@ where
     body.now_or_never();
     // Its tasks go with it, and what they waited for is cancelled.
     drop(executor);
-    ring.drain();
-    Ok(())
+    ring.drain(patience).map_err(|left| {
+        // The kernel still uses their memory, and does not let this thread end before.
+        std::mem::forget(Rc::clone(&ring));
+        let text = format!("the disk has not returned {left} operations; what was acknowledged is on it");
+        let _ = writeln!(
+            io::stderr(),
+            "weft: {text}: the process ends when it does, and not before"
+        );
+        io::Error::new(io::ErrorKind::TimedOut, text)
+    })
 }
 
 /// Where locked memory is counted, a ring that was let go gives its back only a moment later.
@@ -74,11 +86,12 @@ pub(super) fn new_ring() -> io::Result<Rc<Ring>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::DISK_TIMEOUT;
     use std::cell::Cell;
 
     #[test]
     fn the_ring_has_its_turn_among_tasks_that_never_wait() {
-        run(|ring, tasks| {
+        run(DISK_TIMEOUT, |ring, tasks| {
             let (busy, turns) = (Rc::clone(ring), Rc::new(Cell::new(0)));
             let counted = Rc::clone(&turns);
             tasks.spawn(async move {
@@ -110,7 +123,7 @@ mod tests {
             }
         }
         let flag = Flag(Rc::clone(&dropped));
-        run(|ring, tasks| {
+        run(DISK_TIMEOUT, |ring, tasks| {
             let (read, write) = std::os::unix::net::UnixStream::pair()?;
             let waiting = Rc::clone(ring);
             tasks.spawn(async move {

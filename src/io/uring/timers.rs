@@ -145,12 +145,13 @@ impl Drop for Sleep {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::io::uring::tasks::run;
+    use crate::io::uring::tasks::{Tasks, run};
+    use crate::limits::DISK_TIMEOUT;
     use futures_util::future::{Either, join_all, select};
     use std::pin::pin;
 
     fn on_a_core<B: Future<Output = ()> + 'static>(body: impl FnOnce(Rc<Timers>) -> B) {
-        run(|ring, executor| {
+        run(DISK_TIMEOUT, |ring, executor: &Tasks| {
             let (timers, keeping) = Timers::new(ring, &Rc::default()).unwrap();
             executor.spawn(keeping);
             Ok(body(timers))
