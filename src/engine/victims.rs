@@ -1,8 +1,9 @@
 //! Which segments to clean: those that give much room for little work, and not before room is short.
 //!
-//! Data segments are taken by cost and benefit: the room that one gives, times the age of what stays, over the work of
-//! reading it and writing what lives. Logs are taken from the oldest on, several as one: only behind all older logs do
-//! the tombstones in one shield nothing, and go with it. As free segments get fewer, fuller victims will do.
+//! Segments are taken by cost and benefit: the room that one gives, times the age of what stays, over the work of
+//! reading it and writing what lives. Logs whose tombstones still shield something are of no use by themselves: those
+//! are taken from the oldest on, several as one, for behind all older logs they shield nothing, and go. As free
+//! segments get fewer, fuller victims will do.
 //!
 //! Invariant: pure; a round's victims give more room than what lives in them takes, and what lives in them fits the
 //! room that the round was given.
@@ -17,6 +18,8 @@ pub struct Candidate {
     pub content: Content,
     pub generation: u64,
     pub live_bytes: u64,
+    /// Of a log: its tombstones delete what older logs may hold. Emptied, it would stay until those are gone.
+    pub shields: bool,
 }
 
 /// What a round may take.
@@ -72,8 +75,8 @@ struct Unit {
 impl Round {
     /// The victims of a round among `candidates`; of logs, those given are all that are sealed and may be moved.
     pub fn choose(&self, candidates: &[Candidate]) -> Vec<SegmentId> {
-        let data = candidates.iter().filter(|of| of.content == Content::Data);
-        let mut units: Vec<Unit> = data.filter_map(|of| self.unit(&[*of])).collect();
+        let alone = candidates.iter().filter(|of| !of.shields);
+        let mut units: Vec<Unit> = alone.filter_map(|of| self.unit(&[*of])).collect();
         units.extend(self.oldest_logs(candidates));
         // The sort is stable: equal scores stay in order of segment.
         units.sort_by(|a, b| b.score.total_cmp(&a.score));
@@ -81,7 +84,8 @@ impl Round {
         for unit in units {
             let fits = live_bytes + unit.live_bytes <= self.live_bytes_max
                 && victims.len() + unit.segments.len() <= self.segments_max;
-            if fits {
+            // A log may be there by itself and among the oldest.
+            if fits && !unit.segments.iter().any(|of| victims.contains(of)) {
                 live_bytes += unit.live_bytes;
                 victims.extend(unit.segments);
             }
@@ -129,6 +133,7 @@ mod tests {
             content,
             generation,
             live_bytes,
+            shields: content == Content::Log,
         }
     }
 
@@ -172,6 +177,21 @@ mod tests {
         let all = [log(9, 30, 0), log(7, 20, 5), log(8, 10, 90), log(6, 40, 99)];
         assert_eq!(round(Shortage(0)).choose(&all), ids(&[7, 8, 9]));
         assert_eq!(round(Shortage(0)).choose(&all[2..]), []);
+    }
+
+    #[test]
+    fn a_log_that_shields_nothing_is_taken_for_itself() {
+        let log = |segment, generation, live, shields| Candidate {
+            shields,
+            ..candidate(segment, Content::Log, generation, live)
+        };
+        // The emptiest shields something, and the oldest is not worth it.
+        let all = [log(1, 10, 99, true), log(2, 20, 10, true), log(3, 30, 40, false)];
+        assert_eq!(round(Shortage(0)).choose(&all), ids(&[3]));
+        // Among the oldest, and for itself: once.
+        let all = [log(1, 10, 30, true), log(2, 20, 10, false)];
+        assert_eq!(round(Shortage(0)).choose(&all), ids(&[2]));
+        assert_eq!(round(Shortage(0)).choose(&all[..1]), ids(&[1]));
     }
 
     #[test]
