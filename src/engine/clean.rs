@@ -478,7 +478,7 @@ impl<I: Machine> Core<I> {
     async fn pause_after(&self, round: &Round, begun_ns: u64) {
         let took_ns = self.io.monotonic_ns().saturating_sub(begun_ns);
         let longest_ns = (took_ns * PAUSES_MAX).min(PAUSE_NS_MAX);
-        let pause_ns = longest_ns - round.plan.shortage.part_of(longest_ns);
+        let pause_ns = longest_ns.saturating_sub(round.plan.shortage.part_of(2 * longest_ns));
         match Duration::from_nanos(pause_ns) {
             Duration::ZERO => self.io.yield_now().await,
             pause => self.io.sleep(pause).await,

@@ -110,6 +110,11 @@ impl<'c> Held<'c> {
         }
     }
 
+    fn has(&self, run: &Run, address: PageAddress) -> bool {
+        let key = key_of(run, address);
+        self.held.borrow().iter().any(|(of, _)| *of == key)
+    }
+
     fn hold(&self, run: &Run, address: PageAddress, page: Rc<Page>) {
         let mut held = self.held.borrow_mut();
         if held.len() >= HELD_PAGES_MAX {
@@ -138,6 +143,16 @@ impl<I: Machine> Core<I> {
     /// `DiskFailed`, `Damaged`.
     pub async fn fetch(&self, need: Need, into: &Held<'_>) -> Result<(), Refusal> {
         let Need(run, address) = need;
+        // It was read, and is not what leads on: whole, and of another level.
+        if into.has(&run, address) {
+            warn!(
+                "weft: segment {}: the index page at {} is not the one that belongs there",
+                SegmentId(address.segment),
+                address.offset
+            );
+            count(&self.counters.checksum_errors, 1);
+            return Err(Refusal::Damaged);
+        }
         let segment_bytes = self.io.volume().segment_size_bytes;
         let length = into
             .ahead_bytes

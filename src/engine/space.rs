@@ -160,7 +160,7 @@ impl Gain {
 }
 
 /// There is cleaning when fewer than one segment in this many is free, beside those that are kept back.
-const LOW_PARTS: usize = 64;
+const LOW_PARTS: usize = 32;
 /// Of the room that there is, this part may be live: the rest is what headers, padding and ends of segments take, and
 /// what makes cleaning worth its while.
 const LIVE_PARTS: (u64, u64) = (15, 16);
