@@ -247,6 +247,11 @@ fn a_start_that_cannot_be_says_why_in_a_line() {
         let (code, text) = refusal(weft().args(["serve", "--data", "x", "--capacity", size]));
         assert!(code == 2 && text.contains("--capacity"), "{code}: {text}");
     }
+    for size in ["255MiB", "0MiB", "1GB", "much"] {
+        let flags = ["serve", "--data", "x", "--cores", "1", "--memory", size];
+        let (code, text) = refusal(weft().args(flags));
+        assert!(code == 2 && text.contains("--memory"), "{code}: {text}");
+    }
 }
 
 #[test]

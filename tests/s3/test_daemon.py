@@ -44,7 +44,7 @@ def test_version_and_help(binary):
         answer = run(*arguments)
         assert answer.returncode == 0 and "serve" in answer.stdout
     text = run("serve", "--help").stdout
-    for flag in ("--data", "--listen", "--cores", "--capacity", "--domain", "WEFT_ACCESS_KEY", "WEFT_SECRET_KEY"):
+    for flag in ("--data", "--listen", "--cores", "--capacity", "--memory", "--domain", "WEFT_ACCESS_KEY", "WEFT_SECRET_KEY"):
         assert flag in text
     assert "127.0.0.1:9000" in text and "xample" in text
 
