@@ -50,6 +50,8 @@ pub struct Checkpoints {
     log_tail_bytes_max: u64,
     /// Newest first, as the index has them.
     runs: RefCell<Vec<RunPlace>>,
+    /// Tags of those that the start found.
+    found: RefCell<Vec<u64>>,
     /// They have all of the log before that.
     covered: Cell<LogPosition>,
     /// The place that the frozen table has.
@@ -58,6 +60,8 @@ pub struct Checkpoints {
     frozen_at_bytes: Cell<u64>,
     /// The latest manifest of this boot that is on stable storage.
     written: RefCell<Option<Manifest>>,
+    /// How many were begun: one that failed may have landed all the same, and must not have the number of another.
+    begun: Cell<u64>,
     is_confirmed: Cell<bool>,
     /// What the manifest on stable storage may name, and the next one will not.
     dropped: RefCell<Vec<RunPlace>>,
@@ -75,6 +79,8 @@ pub struct Checkpoints {
     /// Told when the table is small again.
     told: Waiters,
     is_wanted: Cell<bool>,
+    /// A merge met a page that cannot be read: another one would, too.
+    is_unmergeable: Cell<bool>,
     has_failed: Cell<bool>,
 }
 
@@ -84,10 +90,12 @@ impl Checkpoints {
             table_bytes_max: sizes.table_bytes,
             log_tail_bytes_max: sizes.log_tail_bytes,
             runs: RefCell::default(),
+            found: RefCell::default(),
             covered: Cell::default(),
             frozen_at: Cell::default(),
             frozen_at_bytes: Cell::default(),
             written: RefCell::default(),
+            begun: Cell::default(),
             is_confirmed: Cell::default(),
             dropped: RefCell::default(),
             is_off: Cell::default(),
@@ -99,6 +107,7 @@ impl Checkpoints {
             writing: Mutex::default(),
             told: Waiters::default(),
             is_wanted: Cell::default(),
+            is_unmergeable: Cell::default(),
             has_failed: Cell::default(),
         }
     }
@@ -118,6 +127,7 @@ impl Checkpoints {
 
     /// At the start: the runs that the last manifests name; `is_mixed`: keys of other cores are among them.
     pub fn adopt(&self, places: Vec<RunPlace>, is_mixed: bool) {
+        *self.found.borrow_mut() = places.iter().map(|place| place.run.tag).collect();
         *self.runs.borrow_mut() = places;
         self.is_mixed.set(is_mixed);
     }
@@ -274,7 +284,7 @@ impl<I: Machine> Core<I> {
     /// Merges runs of like size for as long as there are some.
     async fn merge_while_due(self: &Rc<Self>) {
         let state = &self.checkpoints;
-        if !state.is_audited.get() {
+        if !state.is_audited.get() || state.is_unmergeable.get() {
             return;
         }
         let Some(_turn) = state.merging.try_lock() else {
@@ -286,9 +296,11 @@ impl<I: Machine> Core<I> {
                 false => due(&state.runs.borrow(), state.table_bytes_max as u64),
             };
             let Some(range) = due else { return };
-            let purpose = match state.is_mixed.get() || state.runs.borrow().len() > RUNS_MAX {
-                true => Purpose::Index,
-                false => Purpose::Growth,
+            let purpose = match (state.is_mixed.get(), state.runs.borrow().len() > RUNS_MAX) {
+                (true, _) => Purpose::Index,
+                // Not what is kept for manifests: those must go on.
+                (false, true) => Purpose::Moves,
+                (false, false) => Purpose::Growth,
             };
             if !self.merge(range, purpose).await {
                 return;
@@ -308,7 +320,7 @@ impl<I: Machine> Core<I> {
     /// Makes one run of all.
     pub async fn merge_all(self: &Rc<Self>, purpose: Purpose) {
         let state = &self.checkpoints;
-        if !state.is_audited.get() {
+        if !state.is_audited.get() || state.is_unmergeable.get() {
             return;
         }
         let _turn = state.merging.lock().await;
@@ -326,9 +338,18 @@ impl<I: Machine> Core<I> {
         };
         let merged = match self.write_merged(&picked, is_oldest, purpose).await {
             Ok(merged) => merged,
-            Err(Refusal::Full) => return false,
+            Err(Refusal::Full) => {
+                if state.is_mixed.get() && !state.has_failed.replace(true) {
+                    warn!(
+                        "weft: there is no room to give each core its part of the index: until there is, no log is freed; \
+                         start with as many cores as last time, or give a larger --capacity"
+                    );
+                }
+                return false;
+            }
             Err(refusal) => {
                 warn!("weft: runs of the index cannot be merged: {refusal:?}");
+                state.is_unmergeable.set(refusal == Refusal::Damaged);
                 return false;
             }
         };
@@ -341,7 +362,16 @@ impl<I: Machine> Core<I> {
                 .expect("only merges take runs away, one at a time");
             runs.splice(first..first + picked.len(), merged);
         }
-        state.dropped.borrow_mut().extend(picked);
+        match state.is_off.get() {
+            // No manifest names what this run wrote; what it found stays.
+            true => {
+                let is_found = |place: &RunPlace| state.found.borrow().contains(&place.run.tag);
+                let (found, written): (Vec<_>, Vec<_>) = picked.into_iter().partition(is_found);
+                state.dropped.borrow_mut().extend(found);
+                self.forget(&written);
+            }
+            false => state.dropped.borrow_mut().extend(picked),
+        }
         let is_all_mine = state.is_mixed.get() && is_oldest && range.start == 0;
         {
             let mut index = self.index.borrow_mut();
@@ -408,11 +438,8 @@ impl<I: Machine> Core<I> {
             if !is_current || segment.failed.get() {
                 continue;
             }
-            let number = state
-                .written
-                .borrow()
-                .as_ref()
-                .map_or(1, |written| written.number + 1);
+            let number = state.begun.get() + 1;
+            state.begun.set(number);
             let manifest = Manifest {
                 epoch: self.io.boot_epoch(),
                 core: self.io.core().0,

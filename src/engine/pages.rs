@@ -26,6 +26,8 @@ const AHEAD_BYTES: u32 = 64 * 1024;
 const PAGE_OVERHEAD_BYTES: usize = 160;
 /// Pages that a step may need at once are few; behind these the oldest go.
 const HELD_PAGES_MAX: usize = 512;
+/// And so are their bytes.
+const HELD_BYTES_MAX: usize = 8 << 20;
 
 /// A page by its run and place. A run's tag is its own for ever, so a place's next life is another page.
 type PageKey = (u64, u32, u32);
@@ -117,8 +119,10 @@ impl<'c> Held<'c> {
 
     fn hold(&self, run: &Run, address: PageAddress, page: Rc<Page>) {
         let mut held = self.held.borrow_mut();
-        if held.len() >= HELD_PAGES_MAX {
-            held.drain(..HELD_PAGES_MAX / 2);
+        let bytes = held.iter().map(|(_, page)| page.bytes_held()).sum::<usize>();
+        if held.len() >= HELD_PAGES_MAX || bytes >= HELD_BYTES_MAX {
+            let half = held.len().div_ceil(2);
+            held.drain(..half);
         }
         held.push((key_of(run, address), page));
     }
@@ -157,6 +161,15 @@ impl<I: Machine> Core<I> {
             return Err(self.not_verified());
         }
         let segment_bytes = self.io.volume().segment_size_bytes;
+        if address.offset.saturating_add(address.length) > segment_bytes {
+            warn!(
+                "weft: segment {}: the index names a page at {}, behind its end",
+                SegmentId(address.segment),
+                address.offset
+            );
+            count(&self.counters.checksum_errors, 1);
+            return Err(self.not_verified());
+        }
         let length = into
             .ahead_bytes
             .max(address.length)
@@ -168,7 +181,11 @@ impl<I: Machine> Core<I> {
                 SegmentId(address.segment)
             );
             count(&self.counters.disk_errors, 1);
-            Refusal::DiskFailed
+            match error.kind() {
+                // It was there once.
+                std::io::ErrorKind::NotFound => self.not_verified(),
+                _ => Refusal::DiskFailed,
+            }
         })?;
         let bytes = read.as_ref();
         let page = Page::verify(&bytes[..address.length as usize], address, run.tag).map_err(|error| {

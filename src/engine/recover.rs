@@ -199,7 +199,7 @@ impl<I: Machine> Core<I> {
         self.note_segments(&survey, &mut recovered);
         let base = Base::of(&survey.manifests);
         if self.is_coordinator() {
-            recovered.manifests_missing += base.missing();
+            recovered.manifests_missing += base.missing() + base.outdated(&survey.segments);
             self.tell_what_may_be_missing(&base);
         }
         self.take_runs(&base);
@@ -232,6 +232,7 @@ impl<I: Machine> Core<I> {
             self.install_recovered_buckets(&mut recovered).await?;
             if self.assembly.borrow().damaged {
                 self.call_all(|| Request::Damaged).await;
+                self.space.borrow_mut().keep_what_was_there();
             }
         }
         self.barrier(STAGE_BUCKETS).await;
@@ -995,6 +996,17 @@ impl Base {
     /// Cores whose manifest is lost.
     fn missing(&self) -> u64 {
         u64::from(self.cores).saturating_sub(self.manifests.len() as u64)
+    }
+
+    /// Cores whose latest manifest is lost: the log in which an older one's runs end is freed only by a later one.
+    fn outdated(&self, segments: &[FoundSegment]) -> u64 {
+        let is_there = |generation: u64| segments.iter().any(|found| found.generation == generation);
+        let ends = self
+            .manifests
+            .values()
+            .map(|manifest| manifest.covered.generation);
+        ends.filter(|&generation| generation > 0 && !is_there(generation))
+            .count() as u64
     }
 
     /// The part of a log that is not in the runs; `None` if all of it is.

@@ -627,13 +627,19 @@ impl<I: Machine> Core<I> {
         wanted: u32,
         purpose: Purpose,
     ) -> Result<Reservation, Lack> {
+        if least > self.io.volume().segment_size_bytes - INDEX_START {
+            return Err(Lack::Refused(Refusal::TooLarge));
+        }
+        let mut wanted = wanted.max(least);
         loop {
-            let reservation = self.reserve_in(&self.runs, wanted.max(least), purpose).await?;
+            let reservation = self.reserve_in(&self.runs, wanted, purpose).await?;
             if reservation.disk_bytes >= least {
                 return Ok(reservation);
             }
             self.account_here(reservation.segment.id, -i64::from(reservation.disk_bytes));
             self.end_reservation(&reservation.segment);
+            // What is more than a segment has is given in whole blocks, and this may just fit.
+            wanted = least;
         }
     }
 

@@ -41,6 +41,7 @@ impl<I: Machine> Core<I> {
             match core.ready(&mutation, since_ns).await {
                 Ok(()) => core.decide(mutation, to),
                 Err(refusal) => {
+                    core.unload(&mutation);
                     core.discard(&mutation.into_extents());
                     core.reply_outcome(to, Err(refusal));
                 }

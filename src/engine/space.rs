@@ -15,6 +15,7 @@ use crate::engine::spread::{PerSegment, Room, Spread};
 use crate::engine::victims::{Candidate, Round, Shortage};
 use crate::io::{CoreId, SegmentId, VolumeState};
 use crate::limits::CLEAN_VICTIMS_MAX;
+use crate::log::SegmentKind;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
@@ -50,6 +51,8 @@ pub struct SpaceTable {
     refused: BTreeSet<CoreId>,
     cores: usize,
     marks: Marks,
+    /// Segments that are being marked free on disk.
+    marking: usize,
     /// A round of cleaning is under way.
     cleaning: bool,
     /// What rounds of cleaning came to since clients last changed much.
@@ -162,6 +165,8 @@ impl Gain {
     }
 }
 
+/// Free segments that are marked so on disk, for each core: what a start gives out before it has counted what lives.
+const MARKED_OF_A_CORE: usize = 6;
 /// There is cleaning when fewer than one segment in this many is free, beside those that are kept back.
 const LOW_PARTS: usize = 32;
 /// Of the room that there is, this part may be live: the rest is what headers, padding and ends of segments take, and
@@ -192,6 +197,8 @@ struct Segment {
     core: CoreId,
     /// Of an earlier boot, and no start needs what it says.
     is_unneeded: bool,
+    /// Free, and its header says so.
+    is_marked: bool,
 }
 
 impl Segment {
@@ -249,6 +256,7 @@ impl SpaceTable {
             is_pinned: false,
             core: COORDINATOR,
             is_unneeded: false,
+            is_marked: false,
         };
         let segments = PerSegment::new(volumes, free);
         SpaceTable {
@@ -262,6 +270,7 @@ impl SpaceTable {
             cores,
             marks: Marks::new(segments.len(), cores),
             segments,
+            marking: 0,
             cleaning: false,
             gain: Gain::default(),
             covered: vec![0; cores],
@@ -296,6 +305,7 @@ impl SpaceTable {
                 Found::Unreadable | Found::Missing => Status::Unusable,
             };
             if found.content == Found::Free {
+                segment.is_marked = true;
                 self.recycled.push_back(found.segment);
             }
         }
@@ -377,6 +387,7 @@ impl SpaceTable {
             is_pinned: false,
             core,
             is_unneeded: false,
+            is_marked: false,
         };
         Ok(Allocation {
             segment: id,
@@ -597,7 +608,7 @@ impl SpaceTable {
     }
 
     /// Keeps all that was there before this run as it is. What cannot be read may have had the greatest generation.
-    fn keep_what_was_there(&mut self) {
+    pub fn keep_what_was_there(&mut self) {
         self.recycled.clear();
         self.may_checkpoint = false;
         self.next_generation += GENERATIONS_SKIPPED;
@@ -652,6 +663,21 @@ impl SpaceTable {
         *cores_left == 0
     }
 
+    /// A start knows only then that a segment is free, before it has counted all that lives, when it is marked so on
+    /// disk: a few are. Gives the life that the mark ends.
+    fn begin_mark(&mut self, id: SegmentId) -> Option<u64> {
+        let marked = self
+            .recycled
+            .iter()
+            .filter(|id| self.segments[**id].is_marked)
+            .count();
+        if marked + self.marking >= MARKED_OF_A_CORE * self.cores {
+            return None;
+        }
+        self.marking += 1;
+        Some(self.segments[id].generation)
+    }
+
     fn take_back(&mut self, id: SegmentId, status: Status) {
         self.segments[id].status = status;
     }
@@ -674,10 +700,15 @@ impl SpaceTable {
     }
 
     /// The segment is free on disk too; returns the cores to tell that there is room.
-    fn freed(&mut self, id: SegmentId) -> BTreeSet<CoreId> {
+    fn freed(&mut self, id: SegmentId, is_marked: bool) -> BTreeSet<CoreId> {
         let segment = &mut self.segments[id];
         segment.status = Status::Free;
-        self.recycled.push_back(id);
+        segment.is_marked = is_marked;
+        // Those that are marked are the last to be used.
+        match is_marked {
+            true => self.recycled.push_back(id),
+            false => self.recycled.push_front(id),
+        }
         match self.free() > self.marks.moves {
             true => std::mem::take(&mut self.refused),
             false => BTreeSet::new(),
@@ -728,7 +759,7 @@ impl<I: Machine> Core<I> {
         let mut table = self.space.borrow_mut();
         table.open = true;
         table.hold_back_what_is_referred_to();
-        if before == Before::Kept {
+        if before == Before::Kept && table.kept_before == 0 {
             table.keep_what_was_there();
         }
         for id in table.segments.ids() {
@@ -899,13 +930,28 @@ impl<I: Machine> Core<I> {
     /// Coordinator: a core reads the segment no more.
     pub fn segment_retired(self: &Rc<Self>, id: SegmentId) {
         let is_over = self.space.borrow_mut().retired(id);
-        if is_over {
-            self.segment_freed(id);
+        if !is_over {
+            return;
         }
+        let marks = self.space.borrow_mut().begin_mark(id);
+        let Some(generation) = marks else {
+            return self.segment_freed(id, false);
+        };
+        let core = self.clone();
+        self.io.spawn(async move {
+            let header = core.segment_header(id, SegmentKind::Free, generation);
+            let marked = core.write_header(&header).await;
+            if let Err(error) = &marked {
+                warn!("weft: segment {id} cannot be marked free: {error}");
+                count(&core.counters.disk_errors, 1);
+            }
+            core.space.borrow_mut().marking -= 1;
+            core.segment_freed(id, marked.is_ok());
+        });
     }
 
-    fn segment_freed(self: &Rc<Self>, id: SegmentId) {
-        let tell = self.space.borrow_mut().freed(id);
+    fn segment_freed(self: &Rc<Self>, id: SegmentId, is_marked: bool) {
+        let tell = self.space.borrow_mut().freed(id, is_marked);
         for core in tell {
             self.note(core, Note::SpaceFreed);
         }

@@ -181,10 +181,13 @@ impl Index {
                     Go::To(ahead) => {
                         cursor.from = ahead;
                         cursor.placed = false;
+                        if looked_at >= WALK_ENTRIES {
+                            return Ok(Walked::Paused);
+                        }
                         continue 'place;
                     }
                 }
-                if looked_at == WALK_ENTRIES {
+                if looked_at >= WALK_ENTRIES {
                     let from = least.to_vec();
                     cursor.pass(&from);
                     cursor.placed = false;
