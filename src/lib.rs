@@ -12,3 +12,4 @@ pub mod limits;
 pub mod log;
 pub mod s3;
 pub mod server;
+pub mod volumes;

@@ -87,6 +87,8 @@ pub const REPORT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Addresses that a daemon listens on.
 pub const LISTENERS_MAX: usize = 16;
 
+/// Volumes of a set. A segment's number has room for 256.
+pub const VOLUMES_MAX: usize = 64;
 /// A disk operation that has not returned for this long fails, if the operator sets no other time. Linux gives a SCSI
 /// disk 30 s before it resets it, and NVMe too; clients give up after 60 s.
 pub const DISK_TIMEOUT: Duration = Duration::from_secs(30);

@@ -46,14 +46,26 @@ const LAYERS: &[Layer] = &[
     },
     machine(
         "config/",
-        &["config", "limits", "io::uring::CoreChoice", "s3::auth::RootUser"],
+        &[
+            "config",
+            "limits",
+            "io::uring::Access",
+            "io::uring::CoreChoice",
+            "io::uring::FormatOptions",
+            "io::uring::Formatting",
+            "s3::auth::RootUser",
+        ],
     ),
     machine(
         "server/",
         &["server", "config", "s3", "http", "engine", "io", "limits"],
     ),
+    machine(
+        "volumes.rs",
+        &["volumes", "config", "log", "io", "io::uring", "limits"],
+    ),
     pure("lib.rs", &[]),
-    machine("main.rs", &["config", "server"]),
+    machine("main.rs", &["config", "server", "volumes"]),
 ];
 
 const PURE_S3: &[&str] = &[

@@ -3,7 +3,7 @@
 //! Only text is read here; [`super::Config::from_raw`] judges it. Credentials come from the environment alone,
 //! because everyone on the machine can read a command line.
 
-use super::RawConfig;
+use super::{RawConfig, RawFormat};
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -25,6 +25,12 @@ Examples:
   weft serve --data /srv/weft --admin-listen 127.0.0.1:9001
       Also serves http://127.0.0.1:9001/metrics, in the text format of Prometheus.
 
+  weft serve --data /mnt/disk1/weft --data /mnt/disk2/weft
+      Spreads over two disks, from the first start on. Give all of a set's volumes at every start.
+
+  weft format /dev/nvme0n1 && weft serve --data /dev/nvme0n1
+      Uses a whole block device, without a file system.
+
 Credentials of the root user (never flags: others could read them):
   WEFT_ACCESS_KEY, WEFT_SECRET_KEY
       Needed unless every --listen is on loopback.
@@ -34,26 +40,88 @@ Exit codes:
   1  could not start or go on; the message says what to do
   2  the command line or the environment is wrong";
 
+const FORMAT_HELP: &str = "\
+Examples:
+  weft format /dev/nvme0n1 /dev/nvme1n1
+      Makes two empty devices a set, to be served with --data for each.
+
+  weft format --force /dev/nvme0n1
+      Does so whatever is on the device. It is destroyed.
+
+  weft format --join /srv/weft /mnt/new/weft
+      Adds the empty /mnt/new/weft to the set that /srv/weft is. Name all of its volumes; from then on give all of
+      them to weft serve --data. A volume cannot be taken out again.
+
+A directory need not be formatted: weft serve makes a volume of an empty one.
+
+Exit codes:
+  0  done
+  1  refused, or failed; the message says what to do
+  2  the command line is wrong";
+
+const VOLUMES_HELP: &str = "\
+Examples:
+  weft volumes /srv/weft
+      Shows the volume in /srv/weft, whether or not it is served.
+
+  weft volumes --json /dev/nvme0n1 /dev/nvme1n1 | jq '.[].used_bytes'
+      The same for programs.
+
+Columns:
+  size         what the volume may hold
+  used         segments that hold something, live or dead
+  live         what is stored; only a running daemon knows
+  reclaimable  segments that are there and free to be filled again
+  errors       segments that are missing, or whose header cannot be read
+
+Exit codes:
+  0  shown
+  1  a volume could not be looked at, or has errors
+  2  the command line is wrong";
+
 /// An S3-compatible object store for one Linux machine.
 #[derive(Parser)]
 #[command(name = "weft", version, arg_required_else_help = true, max_term_width = 100)]
 struct Cli {
     #[command(subcommand)]
-    command: Command,
+    command: Subcommands,
 }
 
 #[derive(Subcommand)]
-enum Command {
-    /// Serves a data directory until SIGTERM or SIGINT
+enum Subcommands {
+    /// Serves data directories or devices until SIGTERM or SIGINT
     #[command(after_help = SERVE_HELP)]
     Serve(ServeFlags),
+    /// Makes volumes of block devices or directories, or adds some to a set
+    #[command(after_help = FORMAT_HELP)]
+    Format(FormatFlags),
+    /// Shows volumes: their sizes, and what is wrong with them
+    #[command(after_help = VOLUMES_HELP)]
+    Volumes(VolumesFlags),
+}
+
+/// What the process is to do.
+pub enum Command {
+    Serve(RawConfig),
+    Format(RawFormat),
+    Volumes(VolumesFlags),
 }
 
 #[derive(Args)]
 struct ServeFlags {
-    /// Where the data lies; made if missing. One daemon at a time
-    #[arg(long, value_name = "DIR", env = "WEFT_DATA")]
-    data: PathBuf,
+    /// Where the data lies: a directory, made if missing, or a block device after weft format; may be repeated (in the
+    /// variable: separated by commas). One daemon at a time
+    #[arg(
+        long,
+        value_name = "DIR|DEVICE",
+        env = "WEFT_DATA",
+        value_delimiter = ',',
+        required = true
+    )]
+    data: Vec<PathBuf>,
+    /// If a volume is missing, serve what the others hold, read-only
+    #[arg(long, env = "WEFT_DEGRADED")]
+    degraded: bool,
     /// Address to listen on; may be repeated (in the variable: separated by commas) [default: 127.0.0.1:9000]
     #[arg(long, value_name = "ADDR:PORT", env = "WEFT_LISTEN", value_delimiter = ',')]
     listen: Vec<String>,
@@ -63,7 +131,7 @@ struct ServeFlags {
     /// How many cores, as 4, or which CPUs, as 0,2 or 0-3 [default: all that the process may use]
     #[arg(long, value_name = "N|LIST", env = "WEFT_CORES")]
     cores: Option<String>,
-    /// How much the volume may hold, from 256MiB [default: 80 % of what is free at the first start]
+    /// How much each volume may hold, from 256MiB [default: 80 % of what is free at the first start, or all of a device]
     #[arg(long, value_name = "SIZE", env = "WEFT_CAPACITY")]
     capacity: Option<String>,
     /// How much memory the daemon may take, from 256MiB a core [default: a quarter of the machine's, at most 1GiB a core]
@@ -77,16 +145,57 @@ struct ServeFlags {
     disk_timeout: Option<String>,
 }
 
+#[derive(Args)]
+struct FormatFlags {
+    /// Directories or block devices
+    #[arg(value_name = "DIR|DEVICE", required = true)]
+    paths: Vec<PathBuf>,
+    /// Destroy what is there
+    #[arg(long, conflicts_with = "join")]
+    force: bool,
+    /// Make the empty ones members of the set that the others are
+    #[arg(long)]
+    join: bool,
+    /// How much each new volume may hold, from 256MiB [default: 80 % of what is free, or all of a device]
+    #[arg(long, value_name = "SIZE")]
+    capacity: Option<String>,
+    /// Bytes that are allocated at a time: a power of two from 1MiB to 1GiB [default: 1/256 of the capacity]
+    #[arg(long, value_name = "SIZE", conflicts_with = "join")]
+    segment_size: Option<String>,
+}
+
+#[derive(Args)]
+pub struct VolumesFlags {
+    /// Directories or block devices
+    #[arg(value_name = "DIR|DEVICE", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Print an array with an object for each volume
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What the process was given.
 ///
 /// # Errors
 /// What clap says: also `--help` and `--version`, which it prints and which are no failure.
-pub fn read() -> Result<RawConfig, clap::Error> {
-    let Cli {
-        command: Command::Serve(flags),
-    } = Cli::try_parse()?;
-    Ok(RawConfig {
+pub fn read() -> Result<Command, clap::Error> {
+    Ok(match Cli::try_parse()?.command {
+        Subcommands::Serve(flags) => Command::Serve(raw(flags)),
+        Subcommands::Format(flags) => Command::Format(RawFormat {
+            paths: flags.paths,
+            force: flags.force,
+            join: flags.join,
+            capacity: flags.capacity,
+            segment_size: flags.segment_size,
+        }),
+        Subcommands::Volumes(flags) => Command::Volumes(flags),
+    })
+}
+
+fn raw(flags: ServeFlags) -> RawConfig {
+    RawConfig {
         data: flags.data,
+        degraded: flags.degraded,
         listen: flags.listen,
         admin_listen: flags.admin_listen,
         cores: flags.cores,
@@ -96,7 +205,7 @@ pub fn read() -> Result<RawConfig, clap::Error> {
         disk_timeout: flags.disk_timeout,
         access_key: variable(ACCESS_KEY_VARIABLE),
         secret_key: variable(SECRET_KEY_VARIABLE),
-    })
+    }
 }
 
 fn variable(name: &str) -> Option<String> {

@@ -8,9 +8,12 @@
 
 mod cores;
 pub mod flags;
+mod format;
 mod size;
 
-use crate::io::uring::CoreChoice;
+pub use format::{Format, RawFormat};
+
+use crate::io::uring::{Access, CoreChoice};
 use crate::limits::{DISK_TIMEOUT, DISK_TIMEOUT_S_MAX, LISTENERS_MAX};
 use crate::s3::auth::RootUser;
 use std::fmt;
@@ -32,7 +35,8 @@ const LABEL_LENGTH_MAX: usize = 63;
 /// What was given, as it was given. An empty text counts as not given.
 #[derive(Default)]
 pub struct RawConfig {
-    pub data: PathBuf,
+    pub data: Vec<PathBuf>,
+    pub degraded: bool,
     pub listen: Vec<String>,
     pub admin_listen: Option<String>,
     pub cores: Option<String>,
@@ -46,13 +50,15 @@ pub struct RawConfig {
 
 /// What a daemon runs by.
 pub struct Config {
-    pub data: PathBuf,
+    /// Directories and block devices, at least one.
+    pub data: Vec<PathBuf>,
+    pub access: Access,
     /// At least one, at most `LISTENERS_MAX`.
     pub listen: Vec<SocketAddr>,
     /// Where metrics are served, if anywhere.
     pub admin_listen: Option<SocketAddr>,
     pub cores: CoreChoice,
-    /// Bytes; without it the volume decides.
+    /// Bytes of each volume; without it the volume decides.
     pub capacity_bytes: Option<u64>,
     /// Bytes; without it the machine decides.
     pub memory_bytes: Option<u64>,
@@ -108,7 +114,12 @@ impl Config {
     /// # Errors
     /// The first thing that is wrong.
     pub fn from_raw(raw: RawConfig) -> Result<Config, ConfigError> {
-        if raw.data.as_os_str().is_empty() {
+        let data: Vec<PathBuf> = raw
+            .data
+            .into_iter()
+            .filter(|path| !path.as_os_str().is_empty())
+            .collect();
+        if data.is_empty() {
             return Err(ConfigError::NoData);
         }
         let listen = listeners(&raw.listen)?;
@@ -132,7 +143,12 @@ impl Config {
             return Err(ConfigError::DefaultCredentials { listen });
         }
         Ok(Config {
-            data: raw.data,
+            data,
+            access: if raw.degraded {
+                Access::Degraded
+            } else {
+                Access::Whole
+            },
             listen,
             admin_listen,
             cores,
@@ -337,7 +353,7 @@ mod tests {
 
     fn raw(listen: &[&str]) -> RawConfig {
         RawConfig {
-            data: PathBuf::from("data"),
+            data: vec![PathBuf::from("data")],
             listen: listen.iter().map(|&text| text.to_owned()).collect(),
             ..RawConfig::default()
         }

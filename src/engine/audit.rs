@@ -177,7 +177,11 @@ impl<I: Machine> Core<I> {
         if self.audit_entries(&stock.index, &mut found).await.is_err() {
             found.pages_unreadable += 1;
         }
-        if recovered.entries > 0 && found.is_damaged() {
+        if self.io.is_read_only() && found.pages_unreadable > 0 {
+            warn!(
+                "weft: DEGRADED: a part of the index is on what is missing: of objects that may be in it nothing is said (503)"
+            );
+        } else if recovered.entries > 0 && found.is_damaged() {
             warn!(
                 "weft: DAMAGE: {} extents of objects lie in segments that are missing, and {} parts of the index cannot be \
                  read: nothing that was there is freed in this run; weft check names the places",
@@ -196,7 +200,7 @@ impl<I: Machine> Core<I> {
             self.count_entry(index_key, found);
             self.holdings.came(index_key, entry.value);
             for extent in extents_of(index_key, entry.value) {
-                if !there.contains(&extent.segment) {
+                if !there.contains(&extent.segment) && !self.is_out_of_reach(extent.segment) {
                     found.extents_missing += 1;
                 }
                 *live.entry(extent.segment).or_default() += i64::from(extent.disk_bytes());

@@ -353,6 +353,9 @@ impl<I: Machine> Core<I> {
     }
 
     async fn read_extent(&self, extent: &Extent, from: u32, length: u32) -> Result<I::ReadBuf, Refusal> {
+        if self.is_out_of_reach(extent.segment) {
+            return Err(Refusal::OutOfReach);
+        }
         count(&self.counters.bytes_read, u64::from(length));
         self.io.read(extent.segment, from, length).await.map_err(|error| {
             warn!(
@@ -372,6 +375,6 @@ impl<I: Machine> Core<I> {
         self.counters
             .checksum_errors
             .set(self.counters.checksum_errors.get() + 1);
-        Refusal::Damaged
+        self.not_verified()
     }
 }

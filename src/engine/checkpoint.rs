@@ -298,6 +298,9 @@ impl<I: Machine> Core<I> {
 
     /// What was found at the start is accounted for: from here on runs may be merged.
     pub async fn merge_when_audited(self: &Rc<Self>) {
+        if self.io.is_read_only() {
+            return;
+        }
         self.merge_while_due().await;
         self.consider_checkpoint();
     }

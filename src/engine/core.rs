@@ -8,6 +8,7 @@ use crate::engine::buckets::BucketTable;
 use crate::engine::budget::BufferBudget;
 use crate::engine::cache::{LookupCache, Versions};
 use crate::engine::checkpoint::Checkpoints;
+use crate::engine::entry::{Extent, Object};
 use crate::engine::group_commit::CommitQueue;
 use crate::engine::histogram::{BatchBytes, Durations, RecordCounts};
 use crate::engine::holdings::Holdings;
@@ -21,7 +22,7 @@ use crate::engine::sizes::Sizes;
 use crate::engine::space::{Ledger, SpaceTable};
 use crate::index::Index;
 use crate::index::key::BucketId;
-use crate::io::CoreId;
+use crate::io::{CoreId, SegmentId, VolumeState};
 use crate::limits::{
     BODY_BUFFER_BYTES_MAX, COPY_BYTES_MAX, SLOTS, XML_BODY_BYTES_MAX, XML_GATHERED_BYTES_MAX,
 };
@@ -138,7 +139,6 @@ pub enum ReplyTo {
 
 impl<I: Machine> Core<I> {
     pub fn new(io: I, sizes: &Sizes) -> Rc<Core<I>> {
-        let shape = io.volume();
         let core = Rc::new(Core {
             index: RefCell::default(),
             buckets: RefCell::default(),
@@ -160,7 +160,7 @@ impl<I: Machine> Core<I> {
             checkpoints: Checkpoints::new(sizes),
             versions: Versions::new(),
             versions_of: RefCell::new(vec![None; io.cores()]),
-            space: RefCell::new(SpaceTable::new(shape.segments_max, io.cores())),
+            space: RefCell::new(SpaceTable::new(io.volumes(), io.cores())),
             bucket_changes: Mutex::new(()),
             assembly: RefCell::default(),
             calls: RefCell::default(),
@@ -182,6 +182,34 @@ impl<I: Machine> Core<I> {
     /// The core that owns a key.
     pub fn owner(&self, bucket: BucketId, key: &[u8]) -> CoreId {
         owner_among(self.io.cores(), bucket, key)
+    }
+
+    /// What is said of what is not found: `absent`, unless it may be on a volume that is missing.
+    pub fn not_found(&self, absent: Refusal) -> Refusal {
+        match self.io.is_read_only() {
+            true => Refusal::OutOfReach,
+            false => absent,
+        }
+    }
+
+    /// Refuses an object that is not on the volumes that are there, before a byte of it is promised.
+    pub fn check_is_within_reach(&self, object: &Object) -> Result<(), Refusal> {
+        let is_missing = |extent: &Extent| self.is_out_of_reach(extent.segment);
+        match object.extents.iter().any(is_missing) {
+            true => Err(Refusal::OutOfReach),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether a segment is on a volume that is missing.
+    pub fn is_out_of_reach(&self, segment: SegmentId) -> bool {
+        self.io.volumes().get(segment.volume()) == Some(&VolumeState::Missing)
+    }
+
+    /// What is said of what fails its checksum. Without a volume, what names it may be from before its last change, and
+    /// its place have been used for something else since.
+    pub fn not_verified(&self) -> Refusal {
+        self.not_found(Refusal::Damaged)
     }
 
     pub fn is_coordinator(&self) -> bool {

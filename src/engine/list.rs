@@ -110,7 +110,10 @@ impl<I: Machine> Core<I> {
     ) -> Result<PartPage, Refusal> {
         let _guard = self.guard();
         let scope = key::upload(bucket, object_key, upload);
-        let entry = self.find_entry(&scope).await?.ok_or(Refusal::NoSuchUpload)?;
+        let entry = self
+            .find_entry(&scope)
+            .await?
+            .ok_or(self.not_found(Refusal::NoSuchUpload))?;
         let mut page = PartPage {
             upload: Upload::decode(&entry.value).expect(CHECKED),
             parts: Vec::new(),

@@ -82,7 +82,10 @@ impl<I: Machine> Core<I> {
             Some(value) => value?,
             None => {
                 let version = self.versions.of(index_key);
-                let entry = self.find_entry(index_key).await?.ok_or(Refusal::NoSuchKey)?;
+                let entry = self
+                    .find_entry(index_key)
+                    .await?
+                    .ok_or(self.not_found(Refusal::NoSuchKey))?;
                 self.value_of(index_key, version, entry.sequence, entry.value, with_body)
             }
         };
@@ -103,7 +106,7 @@ impl<I: Machine> Core<I> {
         Some(
             entry
                 .map(|entry| self.value_of(index_key, version, entry.sequence, entry.value, with_body))
-                .ok_or(Refusal::NoSuchKey),
+                .ok_or(self.not_found(Refusal::NoSuchKey)),
         )
     }
 

@@ -40,6 +40,10 @@ pub enum Refusal {
     Full,
     /// A queue is at its bound.
     Busy,
+    /// A volume is missing: nothing is changed in this run.
+    Degraded,
+    /// It is not found, and may be on the volume that is missing.
+    OutOfReach,
     /// A disk said no; the change is not acknowledged, and may or may not have happened.
     DiskFailed,
     /// Too much failed on the volume: it takes no more writes until the next start.

@@ -44,6 +44,7 @@ mod shard;
 mod signal;
 mod sizes;
 mod space;
+mod spread;
 mod victims;
 
 pub use body::{BodyWriter, StoredBody};
@@ -213,8 +214,20 @@ impl<I: Machine> Engine<I> {
     }
 
     /// The bucket of that name.
-    pub fn bucket(&self, name: &str) -> Option<Bucket> {
-        self.core.buckets.borrow().get(name).cloned()
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; `OutOfReach` if it may be on a volume that is missing.
+    pub fn bucket(&self, name: &str) -> Result<Bucket, Refusal> {
+        let found = self.core.buckets.borrow().get(name).cloned();
+        found.ok_or(self.core.not_found(Refusal::NoSuchBucket))
+    }
+
+    /// Refuses what changes something while a volume is missing.
+    fn check_takes_changes(&self) -> Result<(), Refusal> {
+        match self.core.io.is_read_only() {
+            true => Err(Refusal::Degraded),
+            false => Ok(()),
+        }
     }
 
     /// A page of the buckets.
@@ -227,6 +240,7 @@ impl<I: Machine> Engine<I> {
     /// # Errors
     /// `BucketExists`, `TooManyBuckets` and what refuses any write.
     pub async fn create_bucket(&self, name: &str, location: &str) -> Result<Bucket, Refusal> {
+        self.check_takes_changes()?;
         let request = Request::CreateBucket {
             name: name.to_owned(),
             location: location.to_owned(),
@@ -242,6 +256,7 @@ impl<I: Machine> Engine<I> {
     /// # Errors
     /// `NoSuchBucket`, `BucketNotEmpty` and what refuses any write.
     pub async fn delete_bucket(&self, name: &str) -> Result<(), Refusal> {
+        self.check_takes_changes()?;
         match self
             .core
             .call(
@@ -398,6 +413,7 @@ impl<I: Machine> Engine<I> {
             .core
             .find(self.core.owner(bucket, key), index_key, with_body)
             .await?;
+        self.core.check_is_within_reach(&found.object)?;
         Ok(FoundObject {
             object: found.object,
             version: Version(found.sequence),

@@ -140,9 +140,12 @@ impl<I: Machine> Core<I> {
     /// Reads a page that a step needs, and has it held.
     ///
     /// # Errors
-    /// `DiskFailed`, `Damaged`.
+    /// `DiskFailed`, `Damaged`; `OutOfReach` if it is, or may be, on a volume that is missing.
     pub async fn fetch(&self, need: Need, into: &Held<'_>) -> Result<(), Refusal> {
         let Need(run, address) = need;
+        if self.is_out_of_reach(SegmentId(address.segment)) {
+            return Err(Refusal::OutOfReach);
+        }
         // It was read, and is not what leads on: whole, and of another level.
         if into.has(&run, address) {
             warn!(
@@ -151,7 +154,7 @@ impl<I: Machine> Core<I> {
                 address.offset
             );
             count(&self.counters.checksum_errors, 1);
-            return Err(Refusal::Damaged);
+            return Err(self.not_verified());
         }
         let segment_bytes = self.io.volume().segment_size_bytes;
         let length = into
@@ -175,7 +178,7 @@ impl<I: Machine> Core<I> {
                 address.offset
             );
             count(&self.counters.checksum_errors, 1);
-            Refusal::Damaged
+            self.not_verified()
         })?;
         self.keep(&run, address, page, into);
         let mut at = address.length;

@@ -13,7 +13,7 @@
 //! A torn tail ends a log. Damage in the middle is an alarm, and what follows it is kept.
 //!
 //! Invariant: a start that met damage knows only a part of what was stored, so it drops nothing for want of what names
-//! it, and nothing that was on the volume before is freed in its run. Objects whose bucket's record is lost are in a
+//! it, and nothing that was on the volume before is freed in its run. One with a volume missing writes nothing at all. Objects whose bucket's record is lost are in a
 //! bucket that says so, and takes no change. All of it comes from what lies on the disk: the next start finds the same.
 
 use crate::engine::Machine;
@@ -27,7 +27,7 @@ use crate::engine::planted::{Fault, planted};
 use crate::engine::space::Before;
 use crate::index::key::{self, Named};
 use crate::index::{Entry, Go, INDEX_START, LogPosition, Manifest, RunPlace};
-use crate::io::{CoreId, DISK_ALIGN_BYTES, SegmentId};
+use crate::io::{CoreId, DISK_ALIGN_BYTES, SEGMENTS_PER_VOLUME, SegmentId, VolumeState};
 use crate::log::{
     BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, RecordRef,
     ScanStep, SegmentHeader, SegmentKind, WATERMARK_OFFSET, decode_watermark, is_of_an_empty_log,
@@ -200,6 +200,7 @@ impl<I: Machine> Core<I> {
         let base = Base::of(&survey.manifests);
         if self.is_coordinator() {
             recovered.manifests_missing += base.missing();
+            self.tell_what_may_be_missing(&base);
         }
         self.take_runs(&base);
         self.settle_freed(&surveyed.freed, survey.newest_epoch).await?;
@@ -275,6 +276,23 @@ impl<I: Machine> Core<I> {
         if self.is_coordinator() {
             let damaged = self.assembly.borrow().damaged;
             self.open_space(if damaged { Before::Kept } else { Before::Reused });
+        }
+    }
+
+    /// Which manifests a volume that is missing had is not known: the latest that are found may be older ones.
+    fn tell_what_may_be_missing(&self, base: &Base) {
+        let last = self.io.boot_epoch();
+        match base.epoch {
+            _ if !self.io.is_read_only() => {}
+            Some(epoch) if epoch == last => {}
+            Some(epoch) => warn!(
+                "weft: DEGRADED: the index is as start {epoch} left it; what start {last} wrote of it, if anything, is on \
+                 what is missing: objects may be as they were before"
+            ),
+            None => warn!(
+                "weft: DEGRADED: there is no index but what logs say; what was written of it, if anything, is on what is \
+                 missing"
+            ),
         }
     }
 
@@ -444,7 +462,7 @@ impl<I: Machine> Core<I> {
 
     /// Before a barrier: behind it, every core's damage is known to the coordinator.
     pub fn tell_damage(self: &Rc<Self>, recovered: &Recovered) {
-        if recovered.is_damaged() {
+        if recovered.is_damaged() || self.io.is_read_only() {
             self.note(COORDINATOR, Note::Damaged);
         }
     }
@@ -526,7 +544,7 @@ impl<I: Machine> Core<I> {
     /// forget with the power, or the other way round. So the last batch that counts is written again, as it was
     /// read, with the watermark, and behind it a seal takes the place of whatever may still come up there.
     async fn settle_log(&self, scan: &Scan, void_from: Option<u32>) -> Result<(), RecoverError> {
-        let Some((tail, next_number, end)) = scan.end else {
+        let Some((tail, next_number, end)) = scan.end.filter(|_| !self.io.is_read_only()) else {
             return Ok(());
         };
         let segment = SegmentId(scan.header.segment);
@@ -568,7 +586,9 @@ impl<I: Machine> Core<I> {
     /// Makes the marks of freed logs durable that a killed run may have left volatile: tombstones that they
     /// held or outlived may be gone. Each run that came up has settled those of the runs before it.
     async fn settle_freed(&self, freed: &[SegmentHeader], newest_epoch: u32) -> Result<(), RecoverError> {
-        for header in freed.iter().filter(|header| header.epoch >= newest_epoch) {
+        let may_be_volatile =
+            |header: &&SegmentHeader| header.epoch >= newest_epoch && !self.io.is_read_only();
+        for header in freed.iter().filter(may_be_volatile) {
             let segment = SegmentId(header.segment);
             self.insist(segment, async || self.write_header(header).await)
                 .await?;
@@ -771,7 +791,7 @@ impl<I: Machine> Core<I> {
     ) -> Result<Option<T>, RecoverError> {
         match read {
             Ok(read) => Ok(Some(read)),
-            Err(Refusal::Damaged) => {
+            Err(Refusal::Damaged | Refusal::OutOfReach) => {
                 recovered.pages_unreadable += 1;
                 self.note_damage();
                 Ok(None)
@@ -821,7 +841,7 @@ impl<I: Machine> Core<I> {
     fn are_within_volume(&self, extents: &[Extent]) -> bool {
         let shape = self.io.volume();
         extents.iter().all(|extent| {
-            extent.segment.0 < shape.segments_max
+            is_within(self.io.volumes(), extent.segment)
                 && u64::from(extent.offset) + u64::from(extent.disk_bytes())
                     <= u64::from(shape.segment_size_bytes)
         })
@@ -886,7 +906,7 @@ impl<I: Machine> Core<I> {
         let is_first = !std::mem::replace(&mut self.assembly.borrow_mut().is_surveyed, true);
         let all = match is_first {
             true => Survey {
-                segments: with_missing(all.segments, self.io.segments_known()),
+                segments: with_missing(all.segments, self.io.volumes()),
                 ..all
             },
             false => all,
@@ -900,17 +920,26 @@ impl<I: Machine> Core<I> {
     }
 }
 
-/// Adds those that are not there. Segments are made in order of their number, each when the one before it is there, so
-/// one that is missing among them was there once; and so were the first `known`.
-fn with_missing(mut segments: Vec<FoundSegment>, known: u32) -> Vec<FoundSegment> {
+/// Adds those that are not there. Segments of a volume are made in order of their number, each when the one before it is there, so
+/// one that is missing among them was there once; and so were the first that are known.
+fn with_missing(mut segments: Vec<FoundSegment>, volumes: &[VolumeState]) -> Vec<FoundSegment> {
     let there: BTreeSet<SegmentId> = segments.iter().map(|found| found.segment).collect();
-    let made = there.last().map_or(0, |last| last.0 + 1).max(known);
-    let missing = (0..made).map(SegmentId).filter(|id| !there.contains(id));
-    segments.extend(missing.map(|segment| FoundSegment {
-        segment,
-        generation: 0,
-        content: Found::Missing,
-    }));
+    for (volume, state) in volumes.iter().enumerate() {
+        // What is on a volume that is missing is not known.
+        let VolumeState::Present { segments_known, .. } = *state else {
+            continue;
+        };
+        let all = SegmentId::new(volume, 0)..=SegmentId::new(volume, SEGMENTS_PER_VOLUME - 1);
+        let last = there.range(all).next_back();
+        let made = last.map_or(0, |last| last.place() + 1).max(segments_known);
+        let missing = (0..made).map(|place| SegmentId::new(volume, place));
+        let missing = missing.filter(|id| !there.contains(id));
+        segments.extend(missing.map(|segment| FoundSegment {
+            segment,
+            generation: 0,
+            content: Found::Missing,
+        }));
+    }
     segments
 }
 
@@ -986,6 +1015,14 @@ impl Base {
             Ordering::Greater => Some(log),
         }
     }
+}
+
+/// Whether there may be such a segment.
+fn is_within(volumes: &[VolumeState], id: SegmentId) -> bool {
+    volumes.get(id.volume()).is_some_and(|state| match state {
+        VolumeState::Present { segments_max, .. } => id.place() < *segments_max,
+        VolumeState::Missing => true,
+    })
 }
 
 #[derive(Default)]

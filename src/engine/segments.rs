@@ -392,13 +392,15 @@ impl<I: Machine> Core<I> {
         content: Content,
         purpose: Purpose,
     ) -> Result<SegmentHeader, Lack> {
-        let mut failures = 0;
+        let (mut failures, mut full) = (0, 1);
         loop {
             let begun_ns = self.io.monotonic_ns();
             let freed = self.supply.freed.get();
             match self.prepare_segment(content, purpose).await {
                 // The news of room may have come right behind the refusal.
                 Err(Lack::Refused(Refusal::Full) | Lack::Cleaning) if freed != self.supply.freed.get() => {}
+                // A file system is full; that of another volume need not be.
+                Err(Lack::Refused(Refusal::Full)) if full < self.io.volumes().len() => full += 1,
                 // One that is slow to say no is not asked again: somebody waits.
                 Err(Lack::Refused(Refusal::DiskFailed))
                     if failures + 1 < PREPARE_ATTEMPTS

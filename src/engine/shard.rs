@@ -26,6 +26,9 @@ impl<I: Machine> Core<I> {
 
     /// As [`Core::mutate`], for a change that came at `since_ns`.
     fn mutate_since(self: &Rc<Self>, mutation: Mutation, to: ReplyTo, since_ns: u64) {
+        if self.io.is_read_only() {
+            return self.reply_outcome(to, Err(Refusal::Degraded));
+        }
         if !self.supply.is_cleaning(mutation.purpose())
             && !self.uses_what_moves(&mutation)
             && !self.is_index_behind()

@@ -11,8 +11,9 @@ use crate::engine::message::{
     Allocation, CleanPlan, Content, Found, Lack, Note, Purpose, Refusal, Reply, Request, SpaceDelta, Survey,
 };
 use crate::engine::planted::{Fault, planted};
+use crate::engine::spread::{PerSegment, Room, Spread};
 use crate::engine::victims::{Candidate, Round, Shortage};
-use crate::io::{CoreId, SegmentId};
+use crate::io::{CoreId, SegmentId, VolumeState};
 use crate::limits::CLEAN_VICTIMS_MAX;
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -35,7 +36,9 @@ const LEDGER_DELAY: Duration = Duration::from_millis(20);
 
 /// What the coordinator knows of the volume's segments.
 pub struct SpaceTable {
-    segments: Vec<Segment>,
+    segments: PerSegment<Segment>,
+    spread: Spread,
+    volumes: usize,
     /// Free and written before: no new blocks to allocate.
     recycled: VecDeque<SegmentId>,
     /// Free and never made.
@@ -237,7 +240,7 @@ pub struct SpaceUse {
 }
 
 impl SpaceTable {
-    pub fn new(segments_max: u32, cores: usize) -> SpaceTable {
+    pub fn new(volumes: &[VolumeState], cores: usize) -> SpaceTable {
         let free = Segment {
             status: Status::Free,
             generation: 0,
@@ -247,15 +250,18 @@ impl SpaceTable {
             core: COORDINATOR,
             is_unneeded: false,
         };
+        let segments = PerSegment::new(volumes, free);
         SpaceTable {
-            segments: vec![free; segments_max as usize],
+            spread: Spread::new(volumes.len()),
+            volumes: volumes.len(),
             recycled: VecDeque::new(),
-            fresh: (0..segments_max).map(SegmentId).collect(),
+            fresh: segments.ids().collect(),
             next_generation: 1,
             empty: BTreeSet::new(),
             refused: BTreeSet::new(),
             cores,
-            marks: Marks::new(segments_max as usize, cores),
+            marks: Marks::new(segments.len(), cores),
+            segments,
             cleaning: false,
             gain: Gain::default(),
             covered: vec![0; cores],
@@ -276,7 +282,7 @@ impl SpaceTable {
     /// Takes what was found at start; every segment in use counts as sealed.
     pub fn survey(&mut self, survey: &Survey) {
         for found in &survey.segments {
-            let Some(segment) = self.segments.get_mut(found.segment.0 as usize) else {
+            let Some(segment) = self.segments.get_mut(found.segment) else {
                 continue;
             };
             self.next_generation = self.next_generation.max(found.generation + 1);
@@ -301,19 +307,19 @@ impl SpaceTable {
     /// At start: what no start needs, whether or not this boot writes manifests.
     pub fn set_unneeded(&mut self, segments: &[SegmentId]) {
         for id in segments {
-            self.segments[id.0 as usize].is_unneeded = true;
+            self.segments[*id].is_unneeded = true;
         }
     }
 
     pub fn usage(&self, segment_bytes: u64) -> SpaceUse {
         let count = |which: fn(Status) -> bool| {
             self.segments
-                .iter()
+                .values()
                 .filter(|segment| which(segment.status))
                 .count()
         };
         let live_in = |segment: &Segment| segment.live_bytes.max(0) as u64;
-        let sealed = self.segments.iter().filter(|segment| segment.is_sealed());
+        let sealed = self.segments.values().filter(|segment| segment.is_sealed());
         let free = self.free();
         let usable = count(|status| !matches!(status, Status::Free | Status::Unusable));
         SpaceUse {
@@ -325,7 +331,7 @@ impl SpaceTable {
             sealed_logs: count(|status| status == Status::Sealed(Content::Log)),
             sealed_data: count(|status| status == Status::Sealed(Content::Data)),
             unusable: self.segments.len() - free - usable,
-            live_bytes: self.segments.iter().map(live_in).sum(),
+            live_bytes: self.segments.values().map(live_in).sum(),
             dead_bytes: sealed
                 .map(|segment| segment_bytes.saturating_sub(live_in(segment)))
                 .sum(),
@@ -337,7 +343,7 @@ impl SpaceTable {
 
     /// Live bytes of each segment that has any.
     pub fn live_bytes(&self) -> BTreeMap<SegmentId, i64> {
-        let counted = (0..).map(SegmentId).zip(&self.segments);
+        let counted = self.segments.entries();
         let counted = counted.map(|(id, segment)| (id, segment.live_bytes));
         counted.filter(|(_, live_bytes)| *live_bytes != 0).collect()
     }
@@ -359,18 +365,11 @@ impl SpaceTable {
                 false => Lack::Refused(Refusal::Full),
             });
         }
-        let id = match self.recycled.pop_front() {
-            Some(id) => id,
-            None => {
-                let id = self.fresh.pop_front().expect("one is free");
-                self.making = Some(id);
-                id
-            }
-        };
+        let id = self.take_free(content);
         let generation = self.next_generation;
         self.next_generation += 1;
         let status = Status::Open(content);
-        self.segments[id.0 as usize] = Segment {
+        self.segments[id] = Segment {
             status,
             generation,
             live_bytes: 0,
@@ -386,13 +385,47 @@ impl SpaceTable {
         })
     }
 
+    /// The next segment for `content`, of the volume that suits best; one at least is free, and none must be waited for.
+    fn take_free(&mut self, content: Content) -> SegmentId {
+        let rooms = self.rooms();
+        let volume = self.spread.choose(&rooms, content).expect("one is free");
+        let first = |queue: &VecDeque<SegmentId>| queue.iter().position(|id| id.volume() == volume);
+        if let Some(id) = first(&self.recycled).and_then(|at| self.recycled.remove(at)) {
+            return id;
+        }
+        let fresh = first(&self.fresh).and_then(|at| self.fresh.remove(at));
+        self.making = fresh;
+        fresh.expect("the volume has one ready")
+    }
+
+    /// What each volume has room for.
+    fn rooms(&self) -> Vec<Room> {
+        let mut rooms = vec![Room::default(); self.volumes];
+        for id in &self.recycled {
+            rooms[id.volume()].ready += 1;
+            rooms[id.volume()].free += 1;
+        }
+        for id in &self.fresh {
+            rooms[id.volume()].ready += u64::from(self.making.is_none());
+            rooms[id.volume()].free += 1;
+        }
+        for (id, segment) in self.segments.entries() {
+            match segment.status {
+                Status::Open(Content::Log) => rooms[id.volume()].open_logs += 1,
+                Status::Open(Content::Data | Content::Index) => rooms[id.volume()].open_data += 1,
+                Status::Free | Status::Sealed(_) | Status::Retiring { .. } | Status::Unusable => {}
+            }
+        }
+        rooms
+    }
+
     fn free(&self) -> usize {
         self.recycled.len() + self.fresh.len()
     }
 
     fn retiring(&self) -> usize {
         let is_retiring = |segment: &&Segment| matches!(segment.status, Status::Retiring { .. });
-        self.segments.iter().filter(is_retiring).count()
+        self.segments.values().filter(is_retiring).count()
     }
 
     /// Whether all that is live, and one more segment of it, could be cleaned into the room that is not kept back.
@@ -403,7 +436,7 @@ impl SpaceTable {
             Status::Sealed(_) if segment.is_pinned => segment_bytes,
             Status::Sealed(_) => (segment.live_bytes.max(0) as u64).min(segment_bytes),
         };
-        let live: u64 = self.segments.iter().map(live_in).sum();
+        let live: u64 = self.segments.values().map(live_in).sum();
         let room = self.segments.len().saturating_sub(self.marks.release) as u64 * segment_bytes;
         live + segment_bytes <= room / LIVE_PARTS.1 * LIVE_PARTS.0
     }
@@ -457,7 +490,7 @@ impl SpaceTable {
 
     fn candidates(&self) -> Vec<Candidate> {
         let mut candidates = Vec::new();
-        for (id, segment) in (0..).map(SegmentId).zip(&self.segments) {
+        for (id, segment) in self.segments.entries() {
             if matches!(segment.status, Status::Sealed(_))
                 && !segment.is_pinned
                 && segment.left_bytes != Some(segment.live_bytes)
@@ -474,7 +507,7 @@ impl SpaceTable {
 
     /// Whether a segment will be free only when cores have written manifests.
     fn waits_for_checkpoint(&self, id: SegmentId) -> bool {
-        let segment = &self.segments[id.0 as usize];
+        let segment = &self.segments[id];
         match segment.status {
             Status::Sealed(Content::Log | Content::Index) => !self.is_covered(segment) && self.may_checkpoint,
             _ => false,
@@ -503,7 +536,7 @@ impl SpaceTable {
             .note_round(self.free() + self.retiring() + self.empty.len());
         let mut emptied = 0;
         for &id in &plan.victims {
-            let segment = &mut self.segments[id.0 as usize];
+            let segment = &mut self.segments[id];
             if matches!(segment.status, Status::Sealed(_)) && segment.live_bytes != 0 {
                 segment.left_bytes = Some(segment.live_bytes);
                 segment.is_pinned |= pinned.contains(&id);
@@ -531,7 +564,7 @@ impl SpaceTable {
     fn retry(&mut self, now_ns: u64) {
         if now_ns.saturating_sub(self.retried_ns) > RETRY_NS {
             self.retried_ns = now_ns;
-            for segment in &mut self.segments {
+            for segment in self.segments.values_mut() {
                 segment.left_bytes = None;
             }
         }
@@ -539,7 +572,10 @@ impl SpaceTable {
 
     fn account(&mut self, deltas: &[SpaceDelta]) {
         for delta in deltas {
-            let segment = &mut self.segments[delta.segment.0 as usize];
+            // On a volume that is missing nothing is counted.
+            let Some(segment) = self.segments.get_mut(delta.segment) else {
+                continue;
+            };
             segment.live_bytes += delta.live_bytes;
             self.note_if_empty(delta.segment);
         }
@@ -550,7 +586,7 @@ impl SpaceTable {
     fn hold_back_what_is_referred_to(&mut self) {
         let segments = &mut self.segments;
         let mut is_free = |id: &SegmentId| {
-            let segment = &mut segments[id.0 as usize];
+            let segment = &mut segments[*id];
             if segment.live_bytes != 0 {
                 segment.status = Status::Sealed(Content::Data);
             }
@@ -567,7 +603,7 @@ impl SpaceTable {
         self.next_generation += GENERATIONS_SKIPPED;
         self.kept_before = self.next_generation;
         // Nor is anything moved out of it: that would give no room.
-        for segment in &mut self.segments {
+        for segment in self.segments.values_mut() {
             segment.is_pinned = true;
         }
     }
@@ -578,7 +614,7 @@ impl SpaceTable {
     }
 
     fn note_if_empty(&mut self, id: SegmentId) {
-        let segment = &self.segments[id.0 as usize];
+        let segment = &self.segments[id];
         // Before recovery has accounted for everything, nothing live only means that not all was told.
         if self.open && matches!(segment.status, Status::Sealed(_)) && segment.live_bytes == 0 {
             self.empty.insert(id);
@@ -594,12 +630,12 @@ impl SpaceTable {
             .empty
             .iter()
             .copied()
-            .filter(|&id| self.segments[id.0 as usize].generation >= self.kept_before)
-            .filter(|&id| self.is_covered(&self.segments[id.0 as usize]) || planted(Fault::UncoveredFreed))
+            .filter(|&id| self.segments[id].generation >= self.kept_before)
+            .filter(|&id| self.is_covered(&self.segments[id]) || planted(Fault::UncoveredFreed))
             .collect();
         for &id in &ready {
             self.empty.remove(&id);
-            let segment = &mut self.segments[id.0 as usize];
+            let segment = &mut self.segments[id];
             segment.status = Status::Retiring {
                 cores_left: self.cores,
             };
@@ -609,7 +645,7 @@ impl SpaceTable {
 
     /// One core has no read of the segment any more; says whether it was the last.
     fn retired(&mut self, id: SegmentId) -> bool {
-        let Status::Retiring { cores_left } = &mut self.segments[id.0 as usize].status else {
+        let Status::Retiring { cores_left } = &mut self.segments[id].status else {
             unreachable!("only a retiring segment is retired")
         };
         *cores_left -= 1;
@@ -617,12 +653,13 @@ impl SpaceTable {
     }
 
     fn take_back(&mut self, id: SegmentId, status: Status) {
-        self.segments[id.0 as usize].status = status;
+        self.segments[id].status = status;
     }
 
     /// A segment that was given could not be made: it is as free as before, and its core waits for room.
     pub fn unmade(&mut self, id: SegmentId, core: CoreId) {
         self.take_back(id, Status::Free);
+        self.spread.failed(id.volume());
         match self.making == Some(id) {
             true => self.fresh.push_front(id),
             false => self.recycled.push_back(id),
@@ -633,11 +670,12 @@ impl SpaceTable {
     /// A segment that was given cannot be made or written: it is left out of this run.
     fn unusable(&mut self, id: SegmentId) {
         self.take_back(id, Status::Unusable);
+        self.spread.failed(id.volume());
     }
 
     /// The segment is free on disk too; returns the cores to tell that there is room.
     fn freed(&mut self, id: SegmentId) -> BTreeSet<CoreId> {
-        let segment = &mut self.segments[id.0 as usize];
+        let segment = &mut self.segments[id];
         segment.status = Status::Free;
         self.recycled.push_back(id);
         match self.free() > self.marks.moves {
@@ -693,8 +731,8 @@ impl<I: Machine> Core<I> {
         if before == Before::Kept {
             table.keep_what_was_there();
         }
-        for id in 0..table.segments.len() as u32 {
-            table.note_if_empty(SegmentId(id));
+        for id in table.segments.ids() {
+            table.note_if_empty(id);
         }
         drop(table);
         self.free_empty();
@@ -702,6 +740,9 @@ impl<I: Machine> Core<I> {
 
     /// Coordinator: a segment for a core.
     pub fn allocate_segment(self: &Rc<Self>, content: Content, purpose: Purpose, to: ReplyTo) {
+        if self.io.is_read_only() {
+            return self.reply(to, Reply::Allocated(Err(Lack::Refused(Refusal::Degraded))));
+        }
         if self.space.borrow().must_wait() {
             let mut table = self.space.borrow_mut();
             return table.waiting.push_back((content, purpose, to));
@@ -762,7 +803,7 @@ impl<I: Machine> Core<I> {
     /// Coordinator: has the cores clean, round after round, while room is short and there is some to gain. It is asked
     /// whenever the table changes: nothing waits for a clock.
     fn consider_cleaning(self: &Rc<Self>) {
-        if self.supply.is_read_only() {
+        if self.supply.is_read_only() || self.io.is_read_only() {
             return;
         }
         let Some(mut plan) = self.space.borrow_mut().begin_round(self.segment_bytes()) else {
@@ -844,7 +885,7 @@ impl<I: Machine> Core<I> {
     pub fn segment_sealed(self: &Rc<Self>, id: SegmentId) {
         {
             let mut table = self.space.borrow_mut();
-            let segment = &mut table.segments[id.0 as usize];
+            let segment = &mut table.segments[id];
             let Status::Open(content) = segment.status else {
                 unreachable!("only an open segment is sealed")
             };

@@ -21,9 +21,30 @@ pub const DISK_ALIGN_BYTES: usize = 4096;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct CoreId(pub u16);
 
-/// A segment of the volume: its place, reused life after life.
+/// Segments that one volume has at most: 16 PiB at the largest segment size.
+pub const SEGMENTS_PER_VOLUME: u32 = 1 << 24;
+
+/// A segment: its volume's index in the set (upper 8 bits) and its place there, reused life after life.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct SegmentId(pub u32);
+
+impl SegmentId {
+    /// The segment at `place` of a volume.
+    pub const fn new(volume: usize, place: u32) -> SegmentId {
+        debug_assert!(volume < 256 && place < SEGMENTS_PER_VOLUME);
+        SegmentId((volume as u32) * SEGMENTS_PER_VOLUME + place)
+    }
+
+    /// The index of its volume in the set.
+    pub const fn volume(self) -> usize {
+        (self.0 / SEGMENTS_PER_VOLUME) as usize
+    }
+
+    /// Its place in its volume, from 0.
+    pub const fn place(self) -> u32 {
+        self.0 % SEGMENTS_PER_VOLUME
+    }
+}
 
 impl fmt::Display for SegmentId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -31,13 +52,26 @@ impl fmt::Display for SegmentId {
     }
 }
 
-/// The shape of the volume, fixed when it is first started.
+/// The shape of a volume, fixed when it is first started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VolumeShape {
-    /// Bytes of one segment; a power of two, at least 1 MiB, at most 1 GiB.
+    /// Bytes of one segment; a power of two, at least 1 MiB, at most 1 GiB. The same in all volumes of a set.
     pub segment_size_bytes: u32,
-    /// Segments that the capacity allows; ids are `0..segments_max`.
+    /// Segments that the capacity allows; their places are `0..segments_max`.
     pub segments_max: u32,
+}
+
+/// A volume of the set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VolumeState {
+    Present {
+        /// Segments that its capacity allows; their places are `0..segments_max`.
+        segments_max: u32,
+        /// Segments that an earlier run made: at least the first so many.
+        segments_known: u32,
+    },
+    /// It is not there, and this run changes nothing ([`Io::is_read_only`]).
+    Missing,
 }
 
 /// One core's view of the machine.
@@ -74,17 +108,21 @@ pub trait Io: Clone + 'static {
     /// The messages that have arrived, at least one, in order per sender. One task per core calls this.
     fn receive(&self) -> impl Future<Output = Vec<(CoreId, Self::Message)>>;
 
-    /// The volume's shape.
+    /// The shape of all volumes that are there, taken together.
     fn volume(&self) -> VolumeShape;
-    /// Names the volume for ever; every segment's header repeats it.
+    /// The volumes of the set, in order of their index.
+    fn volumes(&self) -> &[VolumeState];
+    /// Nothing may be written: a volume is missing.
+    fn is_read_only(&self) -> bool {
+        self.volumes().contains(&VolumeState::Missing)
+    }
+    /// Names the set of volumes for ever; every segment's header repeats it.
     fn volume_id(&self) -> [u8; 16];
     /// The boot epoch: persisted, and raised by one before any core of this run started.
     fn boot_epoch(&self) -> u32;
-    /// Segments that an earlier run made: at least the first so many.
-    fn segments_known(&self) -> u32;
     /// A buffer of `length_bytes` (a multiple of [`DISK_ALIGN_BYTES`]).
     fn buffer(&self, length_bytes: usize) -> Self::WriteBuf;
-    /// The segments that exist, in any order.
+    /// The segments that exist on the volumes that are there, in any order.
     fn segments(&self) -> impl Future<Output = io::Result<Vec<SegmentId>>>;
     /// Makes segment `id` exist at its full size, reading as zeros. One made before is left as it is. That it exists is
     /// durable when this returns.

@@ -20,7 +20,7 @@ impl From<Refusal> for S3Error {
             Refusal::Full => ErrorCode::InsufficientStorage,
             Refusal::Busy => ErrorCode::SlowDown,
             Refusal::DiskFailed | Refusal::Damaged => ErrorCode::InternalError,
-            Refusal::ReadOnly => ErrorCode::ServiceUnavailable,
+            Refusal::ReadOnly | Refusal::Degraded | Refusal::OutOfReach => ErrorCode::ServiceUnavailable,
             Refusal::TooLarge => ErrorCode::EntityTooLarge,
         });
         match refusal {
@@ -28,6 +28,12 @@ impl From<Refusal> for S3Error {
             Refusal::Damaged => error.message("What is stored there is damaged."),
             Refusal::ReadOnly => {
                 error.message("The disk has failed too often: nothing is written any more, only read.")
+            }
+            Refusal::Degraded => {
+                error.message("A volume of the server is missing: what is left can be read, and not changed.")
+            }
+            Refusal::OutOfReach => {
+                error.message("A volume of the server is missing, and what was asked for may be on it.")
             }
             _ => error,
         }

@@ -58,11 +58,11 @@ impl<I: Machine> Service<I> {
 
     /// The bucket of that name.
     ///
-    /// Errors: `NoSuchBucket`.
+    /// Errors: `NoSuchBucket`, and 503 while it may be on a volume that is missing.
     pub fn bucket(&self, name: &BucketName) -> S3Result<Bucket> {
         self.engine
             .bucket(name.as_str())
-            .ok_or_else(|| S3Error::new(ErrorCode::NoSuchBucket).detail("BucketName", name.as_str()))
+            .map_err(|refusal| S3Error::from(refusal).detail("BucketName", name.as_str()))
     }
 }
 

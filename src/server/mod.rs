@@ -1,4 +1,4 @@
-//! The daemon put together: volume, cores, listeners, and one loop for each connection.
+//! The daemon put together: volumes, cores, listeners, and one loop for each connection.
 //!
 //! The way of a request: `socket`'s acceptor gives a connection to a core, [`connection`] reads its head,
 //! [`crate::s3::serve`] answers, reading the body through [`body`], and [`response`] writes. [`core`] is what the
@@ -6,7 +6,7 @@
 //! that must make room, [`answer`] has what is said without S3: health, heads that are refused, an engine that has
 //! not started, no room.
 //!
-//! Invariant: the lock on the volume is taken before a port is bound, because two daemons could share the
+//! Invariant: the locks on the volumes are taken before a port is bound, because two daemons could share the
 //! port without a word. The port is open while the engines recover, so that `/-/live` can say so.
 
 mod admin;
@@ -28,7 +28,7 @@ use self::core::{Core, Progress, Role};
 use crate::config::Config;
 use crate::engine::{Engine, Message, RecoverError, Recovered, Sizes};
 use crate::io::uring::{
-    Acceptor, LaunchError, Listener, Machine as RealMachine, Volume, VolumeError, check_limits, launch,
+    Acceptor, LaunchError, Listener, Machine as RealMachine, VolumeError, VolumeSet, check_limits, launch,
 };
 use crate::io::{CoreId, Io};
 use crate::limits::{CONNECTIONS_PER_CORE_MAX, RESERVE_CONNECTIONS_MAX};
@@ -83,8 +83,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         .memory_bytes
         .unwrap_or_else(|| usual_bytes(machine_memory_bytes(), cpus.len()));
     let sizes = sizes_of(memory_bytes, cpus.len()).ok_or(ServeError::Memory { cores: cpus.len() })?;
-    let volume = Volume::open(&config.data, config.capacity_bytes)?;
-    let report = Report::begin(&config, &volume, &cpus, memory_bytes);
+    let volumes = VolumeSet::open(&config.data, config.capacity_bytes, config.access)?;
+    let report = Report::begin(&config, &volumes, &cpus, memory_bytes);
     let listeners = bind(&config.listen)?;
     let bind_admin = |address| bind_one("--admin-listen", address);
     let admin_listener = config.admin_listen.map(bind_admin).transpose()?;
@@ -100,7 +100,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         domain: config.domain,
         sizes,
         connections: Connections::within(descriptors, cpus.len()),
-        boot_seed: boot_seed(&volume),
+        boot_seed: boot_seed(&volumes),
         listeners: Mutex::new(Listeners {
             s3: listeners,
             admin: admin_listener,
@@ -109,7 +109,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     });
     let (starts, started) = mpsc::channel();
     let since = Instant::now();
-    let cores = launch(&cpus, volume, config.disk_timeout, {
+    let cores = launch(&cpus, volumes, config.disk_timeout, {
         move |machine| run_core(machine, setup.clone(), starts.clone())
     })?;
     let mut sum = Recovered::default();
@@ -302,10 +302,10 @@ impl Connections {
 }
 
 /// Apart from that of other boots and other volumes.
-fn boot_seed(volume: &Volume) -> u64 {
+fn boot_seed(volumes: &VolumeSet) -> u64 {
     let mut id = [0; 8];
-    id.copy_from_slice(&volume.id()[..8]);
-    u64::from_le_bytes(id) ^ u64::from(volume.boot_epoch()).rotate_right(24)
+    id.copy_from_slice(&volumes.id()[..8]);
+    u64::from_le_bytes(id) ^ u64::from(volumes.boot_epoch()).rotate_right(24)
 }
 
 impl ServeError {
@@ -316,10 +316,7 @@ impl ServeError {
                 error,
                 LaunchError::BadChoice { .. } | LaunchError::CpuNotAllowed { .. }
             ),
-            ServeError::Volume(error) => matches!(
-                error,
-                VolumeError::CapacityTooSmall { .. } | VolumeError::CapacityBelowUse { .. }
-            ),
+            ServeError::Volume(error) => error.is_usage(),
             ServeError::Memory { .. } => true,
             ServeError::Recover(_) | ServeError::Listen { .. } | ServeError::ListenerFailed => false,
         }

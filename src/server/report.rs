@@ -5,7 +5,7 @@
 
 use crate::config::Config;
 use crate::engine::Recovered;
-use crate::io::uring::Volume;
+use crate::io::uring::{Volume, VolumeSet};
 use std::fmt;
 use std::io::Write;
 use std::net::SocketAddr;
@@ -22,27 +22,49 @@ pub struct Report {
 
 impl Report {
     /// Says that the daemon starts, for recovery may take a while.
-    pub fn begin(config: &Config, volume: &Volume, cpus: &[usize], memory_bytes: u64) -> Report {
-        let dir = std::path::absolute(volume.dir()).unwrap_or_else(|_| volume.dir().to_owned());
+    pub fn begin(config: &Config, volumes: &VolumeSet, cpus: &[usize], memory_bytes: u64) -> Report {
+        let shown = |volume: &Volume| {
+            let path = std::path::absolute(volume.path()).unwrap_or_else(|_| volume.path().to_owned());
+            path.display().to_string()
+        };
+        let paths: Vec<String> = volumes.volumes().map(shown).collect();
         say(format_args!(
             "weft {} starts on {}",
             env!("CARGO_PKG_VERSION"),
-            dir.display()
+            paths.join(" ")
         ));
-        if volume.lacking_bytes() > 0 {
+        for volume in volumes.volumes().filter(|volume| volume.lacking_bytes() > 0) {
             warn(format_args!(
                 "of the capacity of {} the file system of {} lacks {}: writes are refused when it is full; make room, or give a smaller --capacity",
                 Size(volume.capacity_bytes()),
-                dir.display(),
+                shown(volume),
                 Size(volume.lacking_bytes())
             ));
         }
+        for why in volumes.passed_over() {
+            warn(format_args!("passed over: {why}"));
+        }
+        let missing = volumes.missing();
+        if missing > 0 {
+            warn(format_args!(
+                "DEGRADED: {missing} of {} volumes are missing; what the others hold is served, and takes no change: \
+                 objects may be as they were before their last change, and what is not found may be on what is missing",
+                missing + paths.len()
+            ));
+        }
+        let count = match paths.len() {
+            1 => String::new(),
+            count => format!(" on {count} volumes"),
+        };
+        let start = match missing {
+            0 => format!("start {}", volumes.boot_epoch()),
+            _ => format!("read-only after start {}", volumes.boot_epoch()),
+        };
         Report {
             volume: format!(
-                "up to {} in segments of {}, start {}",
-                Size(volume.capacity_bytes()),
-                Size(u64::from(volume.shape().segment_size_bytes)),
-                volume.boot_epoch()
+                "up to {}{count} in segments of {}, {start}",
+                Size(volumes.capacity_bytes()),
+                Size(u64::from(volumes.shape().segment_size_bytes)),
             ),
             cores: format!(
                 "{} on CPU {}, {} of memory",

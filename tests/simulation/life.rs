@@ -31,6 +31,7 @@ pub struct Life {
     rng: Rng,
     weather: Weather,
     shape: VolumeShape,
+    volumes: usize,
     traits: Traits,
     model: Rc<RefCell<Model>>,
     tally: Rc<RefCell<Tally>>,
@@ -81,13 +82,16 @@ impl Life {
             disk_may_fail: false,
             rude: rng.below(3) > 0,
         };
+        // Of its own, so that a seed's life is the same but for its volumes.
+        let volumes = [1, 1, 2, 3][Rng::new(seed ^ 0x0070_1e5e).index(4)];
         Life {
             rng,
             weather,
             shape: VolumeShape {
                 segment_size_bytes: 1 << 20,
-                segments_max,
+                segments_max: segments_max.div_ceil(volumes as u32),
             },
+            volumes,
             traits,
             model: Rc::default(),
             tally,
@@ -108,9 +112,11 @@ impl Life {
 
     fn world(&mut self, calm: bool) -> World<Message> {
         // Each core holds some segments ready, and each has its share of the reserve.
-        let cores_max = (self.shape.segments_max / SEGMENTS_OF_A_CORE).clamp(1, 4);
+        let segments = self.shape.segments_max * self.volumes as u32;
+        let cores_max = (segments / SEGMENTS_OF_A_CORE).clamp(1, 4);
         let cores = self.rng.between(1, u64::from(cores_max)) as usize;
         let mut options = Options::new(cores, self.shape);
+        options.volumes = self.volumes;
         options.trace_events = self.trace_events;
         if !calm {
             options.faults = match self.weather {
@@ -118,6 +124,9 @@ impl Life {
                 Weather::Harmless => Faults::harmless(&mut self.rng),
                 Weather::Failing => Faults::failing(&mut self.rng),
             };
+            if self.volumes > 1 && self.rng.coin() {
+                options.faults.only_volume = Some(self.rng.index(self.volumes));
+            }
         }
         self.failing_now = !calm && self.weather == Weather::Failing;
         self.sizes = any_sizes(&mut self.rng);
@@ -460,8 +469,8 @@ impl Life {
 
     pub fn describe(&self) -> String {
         format!(
-            "{:?}, {} segments, {:?}",
-            self.weather, self.shape.segments_max, self.traits
+            "{:?}, {} volumes of {} segments, {:?}",
+            self.weather, self.volumes, self.shape.segments_max, self.traits
         )
     }
 }

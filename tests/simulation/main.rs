@@ -16,6 +16,7 @@ mod pending;
 #[cfg(feature = "planted")]
 mod planted;
 mod uploads;
+mod volumes;
 mod workload;
 
 use life::{Life, Report};

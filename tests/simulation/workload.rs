@@ -663,7 +663,7 @@ impl Client {
         match created {
             Ok(bucket) => {
                 self.count("bucket created");
-                assert_eq!(self.engine.bucket(name).map(|known| known.id), Some(bucket.id));
+                assert_eq!(self.engine.bucket(name).map(|known| known.id), Ok(bucket.id));
                 self.model().gone.remove(&bucket.id);
                 self.bucket_state(name, |state| {
                     (state.presence, state.id) = (Presence::Yes, Some(bucket.id))

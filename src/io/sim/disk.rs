@@ -1,4 +1,4 @@
-//! The simulated volume: what a disk may do to what is asked of it.
+//! The simulated volumes: what a disk may do to what is asked of it.
 //!
 //! # Fault model
 //! Always on, because every disk does it:
@@ -21,6 +21,8 @@
 //! - Writes that succeed and are lost, or land elsewhere; bits that flip at rest; fresh segments that
 //!   show another's content.
 //! - The Nth operation fails, once, or with all that follow.
+//! - All of these on one of several volumes only; and a volume that is missing: its segments are not listed and cannot
+//!   be read.
 //!
 //! Not modelled: sectors that are neither old nor new after a power loss, loss of synced data (save by
 //! damage on purpose, see [`DiskImage`]), segments that vanish, short writes (they are EIO here).
@@ -31,7 +33,7 @@
 use super::executor::Promise;
 use super::history::History;
 use super::image::{Blanks, DiskImage};
-use super::options::Faults;
+use super::options::{Faults, Options};
 use super::rng::Rng;
 use super::segment::{Fill, Segment, Tear, Write};
 use super::{ReadBuf, WriteBuf};
@@ -60,6 +62,8 @@ type Answer<T> = Rc<Promise<io::Result<T>>>;
 
 pub(super) struct Disk {
     shape: VolumeShape,
+    volumes: usize,
+    missing: Option<usize>,
     faults: Faults,
     slowness: u64,
     segments: BTreeMap<SegmentId, Segment>,
@@ -116,10 +120,12 @@ pub(super) struct Surroundings<'a> {
 }
 
 impl Disk {
-    pub fn new(image: &mut DiskImage, faults: Faults, rng: &mut Rng) -> Disk {
+    pub fn new(image: &mut DiskImage, options: Options, rng: &mut Rng) -> Disk {
         Disk {
             shape: image.shape,
-            faults,
+            volumes: image.volumes,
+            missing: options.missing,
+            faults: options.faults,
             slowness: 1 << rng.between(0, SLOWNESS_LOG2_MAX),
             segments: std::mem::take(&mut image.segments),
             blanks: image.blanks.clone(),
@@ -149,7 +155,7 @@ impl Disk {
     ) -> Accepted {
         let (first_page, pages) = self.pages_of(id, offset, length as usize);
         // A read finds the content of some moment between its call and its end.
-        let sampled = match self.segments.get(&id) {
+        let sampled = match self.segments.get(&id).filter(|_| self.is_there(id)) {
             Some(segment) if with.rng.coin() => Some(ReadBuf::at(segment, first_page, pages, with.rng)),
             _ => None,
         };
@@ -175,6 +181,7 @@ impl Disk {
         with: &mut Surroundings<'_>,
     ) -> Accepted {
         let (first_page, pages) = self.pages_of(id, offset, buf.bytes.len());
+        self.assert_may_write(id);
         let write = Write {
             id: self.operations,
             first_page,
@@ -222,10 +229,8 @@ impl Disk {
         answer: Answer<()>,
         with: &mut Surroundings<'_>,
     ) -> Accepted {
-        assert!(
-            id.0 < self.shape.segments_max,
-            "segment {id} lies beyond the volume"
-        );
+        self.assert_is_within(id);
+        self.assert_may_write(id);
         self.allocating.push(id);
         with.history.stats.allocations += 1;
         self.accept(core, Kind::Allocate { id, answer }, [0, 0], ALLOCATE_NS, with)
@@ -257,8 +262,11 @@ impl Disk {
             Kind::Allocate { .. } => (self.faults.no_space, "allocate"),
             Kind::List { .. } => (Default::default(), "list"),
         };
-        let fails = with.rng.happens(chance) || self.faults.fail_at.is_some_and(|at| at.covers(number));
-        let stuck = with.rng.happens(self.faults.stuck);
+        let only = self.faults.only_volume;
+        let hit = only.is_none() || only == kind.segment().map(SegmentId::volume);
+        let fails =
+            hit && (with.rng.happens(chance) || self.faults.fail_at.is_some_and(|at| at.covers(number)));
+        let stuck = hit && with.rng.happens(self.faults.stuck);
         let place = kind.segment().map_or(u64::MAX, |id| u64::from(id.0));
         with.history
             .note(with.now_ns, [number, place, detail[0], detail[1]], || {
@@ -328,6 +336,7 @@ impl Disk {
             Kind::Allocate { id, answer } => answer.keep(self.finish_allocate(id, fails, with)),
             Kind::List { answer } => {
                 let mut ids: Vec<SegmentId> = self.segments.keys().copied().collect();
+                ids.retain(|&id| self.is_there(id));
                 with.rng.shuffle(&mut ids);
                 answer.keep(match fails {
                     true => Err(fail(libc::EIO, &mut with.history.stats.list_errors)),
@@ -345,6 +354,9 @@ impl Disk {
         sampled: Option<ReadBuf>,
         with: &mut Surroundings<'_>,
     ) -> io::Result<ReadBuf> {
+        if !self.is_there(id) {
+            return Err(io::ErrorKind::NotFound.into());
+        }
         let segment = self.segments.get_mut(&id).ok_or(io::ErrorKind::NotFound)?;
         if with.rng.happens(self.faults.bit_rot) {
             let page = first_page + with.rng.below(u64::from(pages)) as u32;
@@ -465,13 +477,25 @@ impl Disk {
         image.completions = self.completions;
     }
 
+    fn assert_is_within(&self, id: SegmentId) {
+        assert!(
+            id.volume() < self.volumes && id.place() < self.shape.segments_max,
+            "segment {id} lies beyond the volumes"
+        );
+    }
+
+    fn assert_may_write(&self, id: SegmentId) {
+        assert!(self.missing.is_none(), "a write to {id}, and a volume is missing");
+    }
+
+    fn is_there(&self, id: SegmentId) -> bool {
+        self.missing != Some(id.volume())
+    }
+
     /// The first page and the number of pages; panics when the place is not the caller's to name.
     fn pages_of(&self, id: SegmentId, offset: u32, length: usize) -> (u32, u32) {
         let end = offset as usize + length;
-        assert!(
-            id.0 < self.shape.segments_max,
-            "segment {id} lies beyond the volume"
-        );
+        self.assert_is_within(id);
         assert!(length > 0, "an empty operation at {id}+{offset}");
         assert!(
             (offset as usize).is_multiple_of(DISK_ALIGN_BYTES) && length.is_multiple_of(DISK_ALIGN_BYTES),

@@ -15,6 +15,7 @@ use std::rc::Rc;
 #[derive(Clone)]
 pub struct DiskImage {
     pub(super) shape: VolumeShape,
+    pub(super) volumes: usize,
     pub(super) boot_epoch: u32,
     pub(super) unix_ms: u64,
     pub(super) completions: u64,
@@ -30,10 +31,11 @@ pub(super) struct Blanks {
 }
 
 impl DiskImage {
-    /// An empty volume, never booted.
-    pub(super) fn empty(shape: VolumeShape, unix_ms: u64, blanks: Blanks) -> DiskImage {
+    /// Empty volumes, never booted.
+    pub(super) fn empty(shape: VolumeShape, volumes: usize, unix_ms: u64, blanks: Blanks) -> DiskImage {
         DiskImage {
             shape,
+            volumes,
             boot_epoch: 0,
             unix_ms,
             completions: 0,

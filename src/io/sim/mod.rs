@@ -33,7 +33,7 @@ pub use options::{FailAt, Faults, Options, Repeat};
 pub use rng::{Chance, Rng};
 pub use segment::SECTOR_BYTES;
 
-use super::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape};
+use super::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape, VolumeState};
 use clock::Clock;
 use disk::{Accepted, Disk, Operation, Surroundings};
 use executor::{Executor, Kept, Promise, Yield};
@@ -100,6 +100,7 @@ pub struct ReadBuf {
 struct Shared<M> {
     cores: usize,
     shape: VolumeShape,
+    volumes: Vec<VolumeState>,
     boot_epoch: u32,
     faults: Faults,
     /// Borrowed for the length of one call, never while a task runs or is dropped.
@@ -115,6 +116,18 @@ struct State<M> {
     mesh: Mesh<M>,
     rng: Rng,
     history: History,
+}
+
+/// What a run is told of its volumes.
+fn states(options: &Options) -> Vec<VolumeState> {
+    let state = |volume| match options.missing == Some(volume) {
+        true => VolumeState::Missing,
+        false => VolumeState::Present {
+            segments_max: options.shape.segments_max,
+            segments_known: 0,
+        },
+    };
+    (0..options.volumes).map(state).collect()
 }
 
 enum Event {
@@ -133,7 +146,7 @@ impl<M: Send + 'static> World<M> {
     pub fn new(seed: u64, options: Options) -> World<M> {
         let blanks = Blanks::new();
         World::restart(
-            DiskImage::empty(options.shape, FIRST_BOOT_UNIX_MS, blanks),
+            DiskImage::empty(options.shape, options.volumes, FIRST_BOOT_UNIX_MS, blanks),
             seed,
             options,
         )
@@ -143,6 +156,9 @@ impl<M: Send + 'static> World<M> {
     pub fn restart(mut image: DiskImage, seed: u64, options: Options) -> World<M> {
         assert!(options.cores > 0 && options.cores <= usize::from(u16::MAX));
         assert_eq!(options.shape, image.shape, "a volume's shape is fixed for ever");
+        assert!(options.volumes >= image.volumes, "a set keeps its volumes");
+        image.volumes = options.volumes;
+        let volumes = states(&options);
         let mut rng = Rng::new(seed);
         let executor = Executor::new(options.cores, rng.fork());
         let now_ns = rng.below(1 << 50);
@@ -150,8 +166,9 @@ impl<M: Send + 'static> World<M> {
         if rng.happens(options.faults.clock_jump) {
             clock.jump(&mut rng);
         }
-        let disk = Disk::new(&mut image, options.faults, &mut rng);
-        let boot_epoch = image.boot_epoch + 1;
+        let disk = Disk::new(&mut image, options, &mut rng);
+        // A run that writes nothing has no epoch of its own.
+        let boot_epoch = image.boot_epoch + u32::from(options.missing.is_none());
         let mut history = image.history;
         history.keep_lines(options.trace_events);
         history.boot(now_ns, boot_epoch, seed, options.cores);
@@ -159,6 +176,7 @@ impl<M: Send + 'static> World<M> {
             shared: Rc::new(Shared {
                 cores: options.cores,
                 shape: options.shape,
+                volumes,
                 boot_epoch,
                 faults: options.faults,
                 executor: RefCell::new(executor),
@@ -302,7 +320,12 @@ impl<M: Send + 'static> World<M> {
         self.shared.halt();
         let mut state = self.shared.state.borrow_mut();
         let blanks = state.disk.blanks();
-        let mut image = DiskImage::empty(self.shared.shape, state.clock.unix_ms(), blanks);
+        let mut image = DiskImage::empty(
+            self.shared.shape,
+            self.shared.volumes.len(),
+            state.clock.unix_ms(),
+            blanks,
+        );
         image.boot_epoch = self.shared.boot_epoch;
         lose(&mut state, &mut image);
         image.history = std::mem::take(&mut state.history);
@@ -487,15 +510,23 @@ impl<M: Send + 'static> Io for Machine<M> {
     }
 
     fn volume(&self) -> VolumeShape {
-        self.shared.shape
+        let present = self
+            .shared
+            .volumes
+            .iter()
+            .filter(|state| **state != VolumeState::Missing);
+        VolumeShape {
+            segments_max: self.shared.shape.segments_max * present.count() as u32,
+            ..self.shared.shape
+        }
+    }
+
+    fn volumes(&self) -> &[VolumeState] {
+        &self.shared.volumes
     }
 
     fn boot_epoch(&self) -> u32 {
         self.shared.boot_epoch
-    }
-
-    fn segments_known(&self) -> u32 {
-        0
     }
 
     fn buffer(&self, length_bytes: usize) -> WriteBuf {

@@ -11,8 +11,12 @@ use crate::io::VolumeShape;
 pub struct Options {
     /// Cores of this run, at least 1; may differ at each restart.
     pub cores: usize,
-    /// The volume; a restart must give the same.
+    /// Each of the volumes; a restart must give the same.
     pub shape: VolumeShape,
+    /// How many there are; a restart may give more, which are empty.
+    pub volumes: usize,
+    /// One that is not there in this run, which must then write nothing.
+    pub missing: Option<usize>,
     pub faults: Faults,
     /// How many of the last events are kept as text and printed when a test panics; 0 keeps none.
     pub trace_events: usize,
@@ -24,6 +28,8 @@ impl Options {
         Options {
             cores,
             shape,
+            volumes: 1,
+            missing: None,
             faults: Faults::default(),
             trace_events: 0,
         }
@@ -59,6 +65,8 @@ pub struct Faults {
     pub clock_jump: Chance,
     /// A core stands still for up to 10 ms, for each step of the world.
     pub core_pause: Chance,
+    /// Only operations on this volume fail or are stuck, whatever is switched on.
+    pub only_volume: Option<usize>,
     /// One disk operation fails by its number, whatever it is.
     pub fail_at: Option<FailAt>,
 }

@@ -1,14 +1,13 @@
-//! Segments as files: one file each, direct I/O, opened once per core.
+//! One core's segments: files of their own, opened once per core, or stretches of a device. Direct I/O.
 //!
-//! A segment is made with fallocate, which is instant but leaves extents that the file system counts as
+//! A segment in a directory is made with fallocate, which is instant but leaves extents that the file system counts as
 //! unwritten: the first sync after a write to such a place also commits the journal. On ext4 over
 //! virtio a 4 KiB write and its fdatasync took 187 µs there and 111 µs in a place written before; 64
 //! and 36 µs of CPU. Writes of 256 KiB hardly notice (284 and 170 µs, less than writing the zeroes
 //! costs). So a new segment is filled with zeroes in the background, ahead of its writer, at half the
 //! speed that the disk offers, and only while this core writes little at a time or nothing.
 //!
-//! Invariants: a file named `.seg` has its full size, and its name is on stable storage. A zero
-//! is never in flight where the writer writes: the writer waits for the one in flight, and there will
+//! Invariants: a zero is never in flight where the writer writes: the writer waits for the one in flight, and there will
 //! be no other. This holds within a core, so a segment is written by the core that allocated it until
 //! that core has left it (`leave`): another core may then be given it.
 //!
@@ -21,18 +20,18 @@ use super::patience::Patience;
 use super::ring::{Durability, Ring};
 use super::tasks::Tasks;
 use super::timers::Timers;
-use super::volume::{segment_file_name, segment_of_file_name};
+use super::volume::{Home, Made, VolumeSet};
 use crate::io::{DISK_ALIGN_BYTES, SegmentId};
 use crate::limits::IO_BYTES_MAX;
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CString;
-use std::fs::{self, File};
+use std::fs::File;
 use std::future::poll_fn;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
-use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::{Duration, Instant};
 
@@ -60,7 +59,7 @@ impl AsRef<[u8]> for ReadBuf {
 
 /// One core's segments.
 pub(super) struct Disk {
-    dir: PathBuf,
+    volumes: Arc<VolumeSet>,
     segment_size_bytes: u32,
     files: RefCell<OpenFiles>,
     zeroing: RefCell<HashMap<SegmentId, Rc<Zeroing>>>,
@@ -78,10 +77,10 @@ pub(super) struct Handles {
 }
 
 impl Disk {
-    pub(super) fn new(dir: PathBuf, segment_size_bytes: u32, machine: Handles) -> Rc<Disk> {
+    pub(super) fn new(volumes: Arc<VolumeSet>, machine: Handles) -> Rc<Disk> {
         Rc::new(Disk {
-            dir,
-            segment_size_bytes,
+            segment_size_bytes: volumes.shape().segment_size_bytes,
+            volumes,
             files: RefCell::default(),
             zeroing: RefCell::default(),
             traffic: Traffic::default(),
@@ -91,14 +90,14 @@ impl Disk {
 
     /// What lists the segments, blocking.
     pub(super) fn lister(&self) -> impl FnOnce() -> io::Result<Vec<SegmentId>> + Send + use<> {
-        let dir = self.dir.clone();
-        move || list_segments(&dir)
+        let volumes = Arc::clone(&self.volumes);
+        move || volumes.list()
     }
 
-    /// What makes segment `id`, blocking. A segment made now wants [`Disk::zero_ahead`].
+    /// What makes segment `id`, blocking. A segment that is [`Made::Now`] wants [`Disk::zero_ahead`].
     pub(super) fn maker(&self, id: SegmentId) -> impl FnOnce() -> io::Result<Made> + Send + use<> {
-        let (dir, size_bytes) = (self.dir.clone(), self.segment_size_bytes);
-        move || make_segment(&dir, id, size_bytes)
+        let volumes = Arc::clone(&self.volumes);
+        move || volumes.make(id)
     }
 
     pub(super) async fn write(
@@ -110,7 +109,7 @@ impl Disk {
     ) -> io::Result<()> {
         let length = buf.len();
         self.assert_within(offset, length);
-        let file = self.file(id).await?;
+        let (file, start) = self.place(id).await?;
         self.leave_zeroes_behind(id, u64::from(offset) + length as u64)
             .await;
         self.machine.patience.check(Some(id))?;
@@ -118,7 +117,7 @@ impl Disk {
         let writing = self
             .machine
             .ring
-            .write(file, u64::from(offset), Rc::new(buf), durability);
+            .write(file, start + u64::from(offset), Rc::new(buf), durability);
         let written = self
             .machine
             .patience
@@ -134,10 +133,10 @@ impl Disk {
     pub(super) async fn read(&self, id: SegmentId, offset: u32, length: u32) -> io::Result<ReadBuf> {
         let length = length as usize;
         self.assert_within(offset, length);
-        let file = self.file(id).await?;
+        let (file, start) = self.place(id).await?;
         self.machine.patience.check(None)?;
         let buffer = self.machine.pool.buffer(length);
-        let reading = self.machine.ring.read(file, u64::from(offset), buffer);
+        let reading = self.machine.ring.read(file, start + u64::from(offset), buffer);
         let done = self.machine.patience.wait(reading).await?;
         let read = done.length()?;
         if read != length {
@@ -147,7 +146,7 @@ impl Disk {
     }
 
     pub(super) async fn sync(&self, id: SegmentId) -> io::Result<()> {
-        let file = self.file(id).await?;
+        let (file, _) = self.place(id).await?;
         self.machine.patience.check(None)?;
         let syncing = self.machine.ring.sync_data(file);
         self.machine.patience.wait(syncing).await?.length().map(drop)
@@ -174,18 +173,24 @@ impl Disk {
         );
     }
 
-    async fn file(&self, id: SegmentId) -> io::Result<Rc<File>> {
-        if let Some(file) = self.files.borrow_mut().get(id) {
-            return Ok(file);
+    /// The open file that a segment is in, and where in it the segment begins.
+    async fn place(&self, id: SegmentId) -> io::Result<(Rc<File>, u64)> {
+        if let Some(place) = self.files.borrow_mut().get(id) {
+            return Ok(place);
         }
-        let path = self.dir.join(segment_file_name(id));
-        let path = CString::new(path.into_os_string().into_vec())?;
-        self.machine.patience.check(None)?;
-        let opening = self.machine.ring.open_direct(path);
-        let opened = self.machine.patience.wait(opening).await?.into_file()?;
+        let (opened, start) = match self.volumes.home(id)? {
+            // The same open device for all, by another number.
+            Home::Stretch { device, offset } => (device.try_clone()?, offset),
+            Home::File(path) => {
+                let path = CString::new(path.into_os_string().into_vec())?;
+                self.machine.patience.check(None)?;
+                let opening = self.machine.ring.open_direct(path);
+                (self.machine.patience.wait(opening).await?.into_file()?, 0)
+            }
+        };
         // One that is closed for it: what was written through it is synced, or reported, through whichever
         // descriptor sync uses.
-        Ok(self.files.borrow_mut().insert(id, Rc::new(opened)))
+        Ok(self.files.borrow_mut().insert(id, Rc::new(opened), start))
     }
 }
 
@@ -217,7 +222,7 @@ impl Disk {
     ///
     /// Not to be dropped early: a zero may be in flight.
     pub(super) async fn zero_ahead(self: &Rc<Self>, id: SegmentId) -> io::Result<()> {
-        let file = self.file(id).await?;
+        let (file, _) = self.place(id).await?;
         let zeroing = Rc::new(Zeroing::default());
         let zeroes = Rc::new(self.zeroes());
         let first_bytes = ZERO_FIRST_BYTES.min(u64::from(self.segment_size_bytes));
@@ -325,78 +330,36 @@ impl Traffic {
 /// At most [`OPEN_SEGMENTS_MAX`] files; the one unused for longest gives way.
 #[derive(Default)]
 struct OpenFiles {
-    by_id: HashMap<SegmentId, (Rc<File>, u64)>,
+    /// Each with where in it the segment begins, and when it was last used.
+    by_id: HashMap<SegmentId, (Rc<File>, u64, u64)>,
     uses: u64,
 }
 
 impl OpenFiles {
-    fn get(&mut self, id: SegmentId) -> Option<Rc<File>> {
+    fn get(&mut self, id: SegmentId) -> Option<(Rc<File>, u64)> {
         self.uses += 1;
-        let (file, used) = self.by_id.get_mut(&id)?;
+        let (file, start, used) = self.by_id.get_mut(&id)?;
         *used = self.uses;
-        Some(Rc::clone(file))
+        Some((Rc::clone(file), *start))
     }
 
     /// The file to use for `id`, which is another than `file` if two tasks opened it at once.
-    fn insert(&mut self, id: SegmentId, file: Rc<File>) -> Rc<File> {
+    fn insert(&mut self, id: SegmentId, file: Rc<File>, start: u64) -> (Rc<File>, u64) {
         if let Some(before) = self.get(id) {
             return before;
         }
         if self.by_id.len() >= OPEN_SEGMENTS_MAX {
             self.remove_oldest();
         }
-        self.by_id.insert(id, (Rc::clone(&file), self.uses));
-        file
+        self.by_id.insert(id, (Rc::clone(&file), start, self.uses));
+        (file, start)
     }
 
     fn remove_oldest(&mut self) {
-        if let Some((&oldest, _)) = self.by_id.iter().min_by_key(|(_, (_, used))| *used) {
+        if let Some((&oldest, _)) = self.by_id.iter().min_by_key(|(_, (.., used))| *used) {
             self.by_id.remove(&oldest);
         }
     }
-}
-
-/// Whether a segment was there.
-pub(super) enum Made {
-    Before,
-    Now,
-}
-
-/// Blocking: not for a core's thread.
-fn make_segment(dir: &Path, id: SegmentId, size_bytes: u32) -> io::Result<Made> {
-    let path = dir.join(segment_file_name(id));
-    if path.try_exists()? {
-        // Its making may have ended between the name and the sync of the name: killed, or by an error.
-        File::open(dir)?.sync_all()?;
-        return Ok(Made::Before);
-    }
-    let new = path.with_extension("seg.new");
-    let make = || -> io::Result<()> {
-        let file = File::create(&new)?;
-        rustix::fs::fallocate(
-            &file,
-            rustix::fs::FallocateFlags::empty(),
-            0,
-            u64::from(size_bytes),
-        )?;
-        file.sync_all()?;
-        fs::rename(&new, &path)?;
-        File::open(dir)?.sync_all()
-    };
-    make().inspect_err(|_| {
-        // It failed for want of space, perhaps: give back what it took.
-        let _ = fs::remove_file(&new);
-    })?;
-    Ok(Made::Now)
-}
-
-/// Blocking: not for a core's thread.
-fn list_segments(dir: &Path) -> io::Result<Vec<SegmentId>> {
-    let mut segments = Vec::new();
-    for entry in fs::read_dir(dir)? {
-        segments.extend(entry?.file_name().to_str().and_then(segment_of_file_name));
-    }
-    Ok(segments)
 }
 
 fn short(doing: &str, id: SegmentId, done: usize, wanted: usize) -> io::Error {

@@ -16,7 +16,7 @@ use super::ring::Ring;
 use super::socket::OpenConnections;
 use super::tasks::{self, Tasks};
 use super::timers::Timers;
-use super::volume::{Volume, segments_dir};
+use super::volume::VolumeSet;
 use super::{Machine, Parts};
 use crate::io::CoreId;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -125,11 +125,11 @@ pub fn check_limits(cores: usize) -> Result<u64, LaunchError> {
 
 /// Runs `body` on each of `cpus`, once per core, and returns when all are running.
 ///
-/// Core `n` runs on the `n`th CPU. The volume stays locked until the last core has ended. A disk operation that has not
+/// Core `n` runs on the `n`th CPU. The volumes stay locked until the last core has ended. A disk operation that has not
 /// returned for `disk_timeout` fails.
 pub fn launch<M, F, B>(
     cpus: &[usize],
-    volume: Volume,
+    volumes: VolumeSet,
     disk_timeout: Duration,
     body: F,
 ) -> Result<Cores, LaunchError>
@@ -140,7 +140,7 @@ where
 {
     let shared = Shared {
         started: Instant::now(),
-        volume: Arc::new(volume),
+        volumes: Arc::new(volumes),
         disk_timeout,
         stuck: StuckCores::default(),
         connections: OpenConnections::new(cpus.len()),
@@ -202,7 +202,7 @@ impl Cores {
 #[derive(Clone)]
 struct Shared {
     started: Instant,
-    volume: Arc<Volume>,
+    volumes: Arc<VolumeSet>,
     disk_timeout: Duration,
     stuck: StuckCores,
     connections: OpenConnections,
@@ -231,14 +231,12 @@ fn machine<M: Send + 'static>(
     tasks: &Tasks,
 ) -> io::Result<Machine<M>> {
     // The next daemon's writes must not meet the last of this one's.
-    ring.keep_open(shared.volume.lock_file())?;
+    ring.keep_open(shared.volumes.locks())?;
     let pool = Rc::new(Pool::default());
     let (timers, keeping_time) = Timers::new(ring, &pool)?;
     let (mesh, emptying_inbox) = ends.connect(ring, &pool)?;
     tasks.spawn(keeping_time);
     tasks.spawn(emptying_inbox);
-    let dir = segments_dir(shared.volume.dir());
-    let segment_size_bytes = shared.volume.shape().segment_size_bytes;
     let patience = Patience::new(shared.disk_timeout, shared.stuck.clone(), ring, tasks, &timers);
     let handles = Handles {
         ring: Rc::clone(ring),
@@ -249,8 +247,8 @@ fn machine<M: Send + 'static>(
     };
     let machine = Machine(Rc::new(Parts {
         started: shared.started,
-        disk: Disk::new(dir, segment_size_bytes, handles),
-        volume: shared.volume,
+        disk: Disk::new(Arc::clone(&shared.volumes), handles),
+        volumes: shared.volumes,
         patience,
         stuck: shared.stuck,
         mesh,

@@ -398,7 +398,7 @@ mod tests {
     use super::*;
     use crate::io::Io;
     use crate::io::uring::scratch::{Scratch, run};
-    use crate::io::uring::{CAPACITY_BYTES_MIN, CoreChoice, Machine, Volume};
+    use crate::io::uring::{CAPACITY_BYTES_MIN, CoreChoice, Machine};
 
     fn two_cores<F, B>(body: F)
     where
@@ -409,8 +409,8 @@ mod tests {
             return;
         }
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
-        run(2, volume, body);
+        let volumes = scratch.volumes(CAPACITY_BYTES_MIN);
+        run(2, volumes, body);
     }
 
     fn other<M: Send>(machine: &Machine<M>) -> CoreId {

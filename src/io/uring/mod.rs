@@ -1,6 +1,6 @@
 //! The real machine: io_uring, direct I/O, one executor per core. The only folder that names them.
 //!
-//! [`volume`] takes the data directory, [`launch`] starts the cores and gives each its [`Machine`],
+//! [`volume`] takes the directories and devices, [`launch`] starts the cores and gives each its [`Machine`],
 //! [`disk`] and [`mesh`] are what a machine is made of, [`socket`] is what the server has besides. Below
 //! them lie [`ring`], the kernel's side, and [`tasks`], the loop of a core.
 //!
@@ -23,11 +23,13 @@ pub use buffer::Buffer;
 pub use disk::ReadBuf;
 pub use launch::{CoreChoice, Cores, LaunchError, check_limits, launch};
 pub use socket::{Acceptor, Listener, Stream, StreamHandle};
-pub use volume::{CAPACITY_BYTES_MIN, Volume, VolumeError};
+pub use volume::{
+    Access, CAPACITY_BYTES_MIN, FormatOptions, Formatting, Inspected, Volume, VolumeError, VolumeSet, inspect,
+};
 
-use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape};
+use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape, VolumeState};
 use buffer::Pool;
-use disk::{Disk, Made};
+use disk::Disk;
 use mesh::Mesh;
 use patience::{Patience, StuckCores};
 use ring::{Durability, Ring};
@@ -39,13 +41,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tasks::Tasks;
 use timers::Timers;
+use volume::Made;
 
 /// One core's handle on the real machine.
 pub struct Machine<M: Send + 'static>(Rc<Parts<M>>);
 
 struct Parts<M: Send + 'static> {
     started: Instant,
-    volume: Arc<Volume>,
+    volumes: Arc<VolumeSet>,
     patience: Rc<Patience>,
     stuck: StuckCores,
     disk: Rc<Disk>,
@@ -168,19 +171,19 @@ impl<M: Send + 'static> Io for Machine<M> {
     }
 
     fn volume_id(&self) -> [u8; 16] {
-        self.0.volume.id()
+        self.0.volumes.id()
     }
 
     fn volume(&self) -> VolumeShape {
-        self.0.volume.shape()
+        self.0.volumes.shape()
+    }
+
+    fn volumes(&self) -> &[VolumeState] {
+        self.0.volumes.states()
     }
 
     fn boot_epoch(&self) -> u32 {
-        self.0.volume.boot_epoch()
-    }
-
-    fn segments_known(&self) -> u32 {
-        self.0.volume.segments_known()
+        self.0.volumes.boot_epoch()
     }
 
     fn buffer(&self, length_bytes: usize) -> Buffer {
@@ -243,7 +246,7 @@ mod tests {
     #[test]
     fn what_is_written_and_synced_is_read_back() {
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let volume = scratch.volumes(CAPACITY_BYTES_MIN);
         run(1, volume, |machine: Machine<()>| async move {
             let id = SegmentId(9);
             machine.allocate(id).await.unwrap();
@@ -271,7 +274,7 @@ mod tests {
     #[test]
     fn an_allocated_segment_is_whole_and_left_alone_when_allocated_again() {
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let volume = scratch.volumes(CAPACITY_BYTES_MIN);
         let dir = scratch.dir().to_owned();
         run(1, volume, move |machine: Machine<()>| {
             let dir = dir.clone();
@@ -293,7 +296,7 @@ mod tests {
     #[test]
     fn errors_keep_the_code_of_the_operating_system() {
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let volume = scratch.volumes(CAPACITY_BYTES_MIN);
         run(1, volume, |machine: Machine<()>| async move {
             let missing = machine.read(SegmentId(1), 0, BLOCK as u32).await.unwrap_err();
             assert_eq!(missing.raw_os_error(), Some(libc::ENOENT));
@@ -305,7 +308,7 @@ mod tests {
     #[test]
     fn a_read_that_comes_up_short_is_an_error() {
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let volume = scratch.volumes(CAPACITY_BYTES_MIN);
         fs::write(scratch.dir().join("segments/00000003.seg"), [5; BLOCK]).unwrap();
         run(1, volume, |machine: Machine<()>| async move {
             let short = machine.read(SegmentId(3), 0, 2 * BLOCK as u32).await.unwrap_err();
@@ -318,7 +321,7 @@ mod tests {
         const SEGMENT_BYTES: u32 = 64 << 20;
         const STEP: u32 = 1 << 20;
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(256 * u64::from(SEGMENT_BYTES))).unwrap();
+        let volume = scratch.volumes(256 * u64::from(SEGMENT_BYTES));
         run(1, volume, |machine: Machine<()>| async move {
             for (id, pause) in [(SegmentId(0), 0), (SegmentId(1), 10), (SegmentId(2), 50)] {
                 machine.allocate(id).await.unwrap();
@@ -346,7 +349,7 @@ mod tests {
             return;
         }
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(256 * u64::from(SEGMENT_BYTES))).unwrap();
+        let volume = scratch.volumes(256 * u64::from(SEGMENT_BYTES));
         run(2, volume, |machine: Machine<()>| async move {
             let id = SegmentId(0);
             if machine.core() == CoreId(0) {
@@ -376,7 +379,7 @@ mod tests {
     #[test]
     fn more_segments_than_a_core_keeps_open_can_be_used() {
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN * 4)).unwrap();
+        let volume = scratch.volumes(CAPACITY_BYTES_MIN * 4);
         let segments = disk::OPEN_SEGMENTS_MAX as u32 + 8;
         for id in 0..segments {
             fs::write(
@@ -396,7 +399,7 @@ mod tests {
     #[test]
     fn clocks_do_not_go_back_and_sleep_lasts() {
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let volume = scratch.volumes(CAPACITY_BYTES_MIN);
         run(1, volume, |machine: Machine<()>| async move {
             let before = machine.monotonic_ns();
             machine.sleep(Duration::from_millis(2)).await;

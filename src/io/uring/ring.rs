@@ -128,13 +128,11 @@ impl Ring {
         }))
     }
 
-    /// Keeps `file` open until the last operation of this ring has ended, however its process does: a killed process is
+    /// Keeps `files` open until the last operation of this ring has ended, however its process does: a killed process is
     /// gone, and its locks with it, while the kernel still has writes of its in flight.
-    pub(super) fn keep_open(&self, file: &File) -> io::Result<()> {
-        self.uring
-            .borrow()
-            .submitter()
-            .register_files(&[file.as_raw_fd()])
+    pub(super) fn keep_open<'a>(&self, files: impl Iterator<Item = &'a File>) -> io::Result<()> {
+        let descriptors: Vec<i32> = files.map(|file| file.as_raw_fd()).collect();
+        self.uring.borrow().submitter().register_files(&descriptors)
     }
 
     /// Reads into `buffer` what `file` has at `offset`; gives how many bytes came, and the buffer.

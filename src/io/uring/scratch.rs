@@ -4,7 +4,7 @@
 //!
 //! A directory lives as long as its [`Scratch`].
 
-use super::{CoreChoice, Machine, Volume, launch};
+use super::{Access, CoreChoice, Machine, VolumeSet, launch};
 use crate::limits::DISK_TIMEOUT;
 use std::future::Future;
 use std::path::{Path, PathBuf};
@@ -35,6 +35,11 @@ impl Scratch {
     pub(super) fn dir(&self) -> &Path {
         &self.0
     }
+
+    /// The directory as the only volume.
+    pub(super) fn volumes(&self, capacity_bytes: u64) -> VolumeSet {
+        VolumeSet::open(std::slice::from_ref(&self.0), Some(capacity_bytes), Access::Whole).unwrap()
+    }
 }
 
 impl Drop for Scratch {
@@ -44,12 +49,15 @@ impl Drop for Scratch {
 }
 
 /// Runs `body` on the first `cores` CPUs to its end.
-pub(super) fn run<M, F, B>(cores: usize, volume: Volume, body: F)
+pub(super) fn run<M, F, B>(cores: usize, volumes: VolumeSet, body: F)
 where
     M: Send + 'static,
     F: Fn(Machine<M>) -> B + Send + Clone + 'static,
     B: Future<Output = ()> + 'static,
 {
     let cpus = CoreChoice::Count(cores).cpus().unwrap();
-    launch(&cpus, volume, DISK_TIMEOUT, body).unwrap().join().unwrap();
+    launch(&cpus, volumes, DISK_TIMEOUT, body)
+        .unwrap()
+        .join()
+        .unwrap();
 }

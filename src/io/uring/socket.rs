@@ -430,7 +430,7 @@ mod tests {
     use super::*;
     use crate::io::Io;
     use crate::io::uring::scratch::{Scratch, run};
-    use crate::io::uring::{CAPACITY_BYTES_MIN, CoreChoice, Volume};
+    use crate::io::uring::{CAPACITY_BYTES_MIN, CoreChoice};
     use std::sync::Barrier;
     use std::thread;
 
@@ -444,12 +444,12 @@ mod tests {
         C: FnOnce(TcpStream) + Send + 'static,
     {
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let volumes = scratch.volumes(CAPACITY_BYTES_MIN);
         let socket = Listener::bind(LOOPBACK.parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
         let client = thread::spawn(move || client(TcpStream::connect(address).unwrap()));
         let socket = Arc::new(socket);
-        run(1, volume, move |machine: Machine<()>| {
+        run(1, volumes, move |machine: Machine<()>| {
             let (socket, serve) = (socket.try_clone().unwrap(), serve.clone());
             async move {
                 let acceptor = Acceptor::new(machine.clone(), Listener::new(&machine, socket).unwrap(), 10);
@@ -622,7 +622,7 @@ mod tests {
             return;
         }
         let scratch = Scratch::new();
-        let volume = Volume::open(scratch.dir(), Some(CAPACITY_BYTES_MIN)).unwrap();
+        let volumes = scratch.volumes(CAPACITY_BYTES_MIN);
         let socket = Listener::bind(LOOPBACK.parse().unwrap()).unwrap();
         let address = socket.local_addr().unwrap();
         let client = thread::spawn(move || {
@@ -638,7 +638,7 @@ mod tests {
             one_more.read_exact(&mut [0]).unwrap();
         });
         let socket = Arc::new(socket);
-        run(2, volume, move |machine: Machine<()>| {
+        run(2, volumes, move |machine: Machine<()>| {
             let socket = socket.try_clone().unwrap();
             async move {
                 if machine.core() == CoreId(0) {
