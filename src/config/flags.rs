@@ -4,6 +4,7 @@
 //! because everyone on the machine can read a command line.
 
 use super::{RawConfig, RawFormat};
+use clap::builder::FalseyValueParser;
 use clap::{Args, Parser, Subcommand};
 use std::path::PathBuf;
 
@@ -143,6 +144,12 @@ struct ServeFlags {
     /// Fail what the disk has not answered for so many seconds [default: 30]
     #[arg(long, value_name = "SECONDS", env = "WEFT_DISK_TIMEOUT")]
     disk_timeout: Option<String>,
+    /// End uploads in parts that began so many days ago and were not finished, as 7 or 0.5 [default: never]
+    #[arg(long, value_name = "DAYS", env = "WEFT_ABORT_UPLOADS_AFTER")]
+    abort_uploads_after: Option<String>,
+    /// Give up what a start reports as damaged or missing: its room is used again
+    #[arg(long, env = "WEFT_ACCEPT_DAMAGE", value_parser = FalseyValueParser::new())]
+    accept_damage: bool,
 }
 
 #[derive(Args)]
@@ -203,6 +210,8 @@ fn raw(flags: ServeFlags) -> RawConfig {
         memory: flags.memory,
         domain: flags.domain,
         disk_timeout: flags.disk_timeout,
+        abort_uploads_after: flags.abort_uploads_after,
+        accept_damage: flags.accept_damage,
         access_key: variable(ACCESS_KEY_VARIABLE),
         secret_key: variable(SECRET_KEY_VARIABLE),
     }

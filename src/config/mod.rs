@@ -7,6 +7,7 @@
 //! is in no error and no output, and nothing here prints a [`Config`].
 
 mod cores;
+mod days;
 pub mod flags;
 mod format;
 mod size;
@@ -44,6 +45,8 @@ pub struct RawConfig {
     pub memory: Option<String>,
     pub domain: Option<String>,
     pub disk_timeout: Option<String>,
+    pub abort_uploads_after: Option<String>,
+    pub accept_damage: bool,
     pub access_key: Option<String>,
     pub secret_key: Option<String>,
 }
@@ -66,6 +69,10 @@ pub struct Config {
     pub domain: Option<String>,
     /// A disk operation that has not returned for so long fails.
     pub disk_timeout: Duration,
+    /// Uploads that began longer ago are ended; without it none is.
+    pub abort_uploads_after: Option<Duration>,
+    /// What is lost is given up.
+    pub accept_damage: bool,
     pub root: RootUser,
 }
 
@@ -95,6 +102,9 @@ pub enum ConfigError {
         given: String,
     },
     DiskTimeout {
+        given: String,
+    },
+    Days {
         given: String,
     },
     HalfOfCredentials {
@@ -134,6 +144,12 @@ impl Config {
         let capacity_bytes = size_of("--capacity", &raw.capacity)?;
         let memory_bytes = size_of("--memory", &raw.memory)?;
         let domain = given(&raw.domain).map(domain).transpose()?;
+        let abort_uploads_after = match given(&raw.abort_uploads_after) {
+            None => None,
+            Some(text) => Some(days::parse(text).ok_or_else(|| ConfigError::Days {
+                given: text.to_owned(),
+            })?),
+        };
         let disk_timeout = given(&raw.disk_timeout).map(disk_timeout).transpose()?;
         let root = root_user(given(&raw.access_key), given(&raw.secret_key))?;
         let reachable = listen.iter().find(|address| !is_loopback(address.ip()));
@@ -156,6 +172,8 @@ impl Config {
             memory_bytes,
             domain,
             disk_timeout: disk_timeout.unwrap_or(DISK_TIMEOUT),
+            abort_uploads_after,
+            accept_damage: raw.accept_damage,
             root,
         })
     }
@@ -319,6 +337,10 @@ impl fmt::Display for ConfigError {
             ConfigError::DiskTimeout { given } => write!(
                 f,
                 "{given:?} is no time for the disk: give --disk-timeout whole seconds from 1 to {DISK_TIMEOUT_S_MAX}, as 30"
+            ),
+            ConfigError::Days { given } => write!(
+                f,
+                "{given:?} is no number of days: give --abort-uploads-after a number greater than 0, as 7 or 0.5"
             ),
             ConfigError::HalfOfCredentials { missing } => {
                 write!(f, "half of the credentials is missing: set {missing} too")

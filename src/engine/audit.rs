@@ -8,11 +8,11 @@
 
 use crate::engine::Machine;
 use crate::engine::apply::extents_of;
-use crate::engine::core::Core;
-use crate::engine::message::Refusal;
+use crate::engine::core::{COORDINATOR, Core};
+use crate::engine::message::{Note, Refusal};
 use crate::engine::pages::Held;
 use crate::engine::reads::Pins;
-use crate::engine::recover::{RecoverError, Recovered};
+use crate::engine::recover::{Loss, RecoverError, Recovered};
 use crate::index::key::{self, BucketId, Named};
 use crate::index::{Cursor, EntryRef, Go, Index, Need, Walked, successor_of_prefix};
 use crate::io::SegmentId;
@@ -84,10 +84,10 @@ impl<I: Machine> Core<I> {
         for upload in ended {
             self.drop_from(&upload, false).await?;
         }
-        let damaged = self.assembly.borrow().damaged;
+        let kept = self.may_be_mended();
         for bucket in self.buckets_in(key::upload_prefix).await? {
             if !self.buckets.borrow().contains(bucket) {
-                match damaged {
+                match kept {
                     false => self.drop_from(&key::upload_prefix(bucket, b""), true).await?,
                     true => recovered.orphans += self.count_from(key::upload_prefix(bucket, b"")).await?,
                 }
@@ -96,7 +96,7 @@ impl<I: Machine> Core<I> {
         // Parts that came in the logs: those in runs had their upload when they were written.
         for upload in self.uploads_of_parts_in_memory() {
             if self.find_entry(&upload).await?.is_none() {
-                match damaged {
+                match kept {
                     false => self.drop_from(&upload, false).await?,
                     true => recovered.orphans += self.count_from(upload).await?,
                 }
@@ -176,12 +176,15 @@ impl<I: Machine> Core<I> {
         let mut found = Recovered::default();
         if self.audit_entries(&stock.index, &mut found).await.is_err() {
             found.pages_unreadable += 1;
+            self.note(COORDINATOR, Note::Uncounted);
         }
+        found.pages_unreadable += self.pages.given_up();
+        // With damage that is given up, clients wait until the report has told it.
         if self.io.is_read_only() && found.pages_unreadable > 0 {
             warn!(
                 "weft: DEGRADED: a part of the index is on what is missing: of objects that may be in it nothing is said (503)"
             );
-        } else if recovered.entries > 0 && found.is_damaged() {
+        } else if recovered.entries > 0 && found.is_damaged() && self.loss == Loss::MayBeMended {
             warn!(
                 "weft: DAMAGE: {} extents of objects lie in segments that are missing, and {} parts of the index cannot be \
                  read: nothing that was there is freed in this run; weft check names the places",

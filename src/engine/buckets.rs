@@ -7,6 +7,7 @@ use crate::engine::Machine;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::entry::Bucket;
 use crate::engine::message::{Mutation, Outcome, Refusal, Reply, Request};
+use crate::engine::recover::Loss;
 use crate::index::key::{self, BucketId};
 use crate::index::{Entry, Go};
 use crate::limits::BUCKETS_MAX;
@@ -62,6 +63,8 @@ enum State {
     /// Its record is lost, and its name with it: it shows what is in it, and takes no change. One that came might be
     /// void as soon as the damage is mended, or be in the way of that.
     Lost,
+    /// Its record is lost, and given up: what is in it may be deleted.
+    GivenUp,
 }
 
 impl BucketTable {
@@ -108,8 +111,16 @@ impl BucketTable {
     pub fn accepts(&self, id: BucketId) -> Result<(), Refusal> {
         match self.state.get(&id) {
             None => Err(Refusal::NoSuchBucket),
-            Some(State::Frozen | State::Lost) => Err(Refusal::BucketBusy),
+            Some(State::Frozen | State::Lost | State::GivenUp) => Err(Refusal::BucketBusy),
             Some(State::Open) => Ok(()),
+        }
+    }
+
+    /// Whether deletes of objects in the bucket may be queued.
+    pub fn accepts_deletes(&self, id: BucketId) -> Result<(), Refusal> {
+        match self.state.get(&id) {
+            Some(State::GivenUp) => Ok(()),
+            _ => self.accepts(id),
         }
     }
 
@@ -119,8 +130,12 @@ impl BucketTable {
     }
 
     /// A bucket that objects are in, and whose record is lost. If its name is taken they are kept unseen.
-    pub fn install_lost(&mut self, id: BucketId) {
-        self.state.insert(id, State::Lost);
+    pub fn install_lost(&mut self, id: BucketId, loss: Loss) {
+        let state = match loss {
+            Loss::MayBeMended => State::Lost,
+            Loss::Accepted => State::GivenUp,
+        };
+        self.state.insert(id, state);
         let bucket = Bucket {
             id,
             created_ms: 0,
@@ -132,7 +147,7 @@ impl BucketTable {
     }
 
     pub fn is_lost(&self, id: BucketId) -> bool {
-        self.state.get(&id) == Some(&State::Lost)
+        matches!(self.state.get(&id), Some(State::Lost | State::GivenUp))
     }
 
     pub fn thaw(&mut self, id: BucketId) {

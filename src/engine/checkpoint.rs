@@ -142,6 +142,11 @@ impl Checkpoints {
         self.is_audited.set(true);
     }
 
+    /// Whether it is.
+    pub fn is_audited(&self) -> bool {
+        self.is_audited.get()
+    }
+
     /// The runs as the index wants them.
     pub fn list(&self) -> Rc<[Run]> {
         self.runs.borrow().iter().map(|place| place.run).collect()

@@ -16,8 +16,9 @@ use crate::engine::message::{Content, Message, Note, Outcome, Refusal, Reply, Re
 use crate::engine::pages::PageCache;
 use crate::engine::planted::{Fault, planted};
 use crate::engine::reads::{OnRetired, ReadGuard, Reads};
-use crate::engine::recover::Assembly;
+use crate::engine::recover::{Assembly, Loss};
 use crate::engine::segments::{DataTail, Supply};
+use crate::engine::signal::Waiters;
 use crate::engine::sizes::Sizes;
 use crate::engine::space::{Ledger, SpaceTable};
 use crate::index::Index;
@@ -55,6 +56,10 @@ pub struct Core<I: Machine> {
     pub reads: Rc<Reads>,
     pub counters: Counters,
     pub holdings: Holdings,
+    /// What this run makes of damage.
+    pub loss: Loss,
+    /// Coordinator: told when everything is counted.
+    pub space_opened: Waiters,
     /// Memory of bodies in flight, and of what copies read.
     pub buffers: Rc<BufferBudget>,
     pub copies: Rc<BufferBudget>,
@@ -124,6 +129,8 @@ pub struct Counters {
     /// On the coordinator: rounds of cleaning, and the segments that were empty after them.
     pub clean_rounds: Cell<u64>,
     pub segments_cleaned: Cell<u64>,
+    /// Uploads that were ended because they were too old.
+    pub uploads_expired: Cell<u64>,
 }
 
 /// Counts up.
@@ -138,7 +145,12 @@ pub enum ReplyTo {
 }
 
 impl<I: Machine> Core<I> {
-    pub fn new(io: I, sizes: &Sizes) -> Rc<Core<I>> {
+    pub fn new(io: I, sizes: &Sizes, loss: Loss) -> Rc<Core<I>> {
+        // Of a set that lacks a member nothing is lost: it is elsewhere.
+        let loss = match io.is_read_only() {
+            true => Loss::MayBeMended,
+            false => loss,
+        };
         let core = Rc::new(Core {
             index: RefCell::default(),
             buckets: RefCell::default(),
@@ -151,6 +163,8 @@ impl<I: Machine> Core<I> {
             reads: Rc::default(),
             counters: Counters::default(),
             holdings: Holdings::default(),
+            loss,
+            space_opened: Waiters::default(),
             buffers: BufferBudget::new(BODY_BUFFER_BYTES_MAX),
             copies: BufferBudget::new(COPY_BYTES_MAX),
             documents: BufferBudget::new(XML_GATHERED_BYTES_MAX),
@@ -391,7 +405,7 @@ impl<I: Machine> Core<I> {
                 Reply::Checkpointed(core.confirm_manifest().await)
             }),
             Request::InstallLostBucket { bucket } => {
-                self.buckets.borrow_mut().install_lost(bucket);
+                self.buckets.borrow_mut().install_lost(bucket, self.loss);
                 self.reply(to, Reply::Done);
             }
             Request::Damaged => {
@@ -441,6 +455,7 @@ impl<I: Machine> Core<I> {
             }
             Note::Retired { segment } => self.segment_retired(segment),
             Note::Damaged => self.note_damage(),
+            Note::Uncounted => self.assembly.borrow_mut().uncounted = true,
             Note::Made { segment } => self.segment_made(segment),
             Note::Unmade { segment } => self.segment_unmade(segment, from),
             Note::Unusable { segment } => self.segment_unusable(segment),

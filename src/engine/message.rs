@@ -192,6 +192,8 @@ pub enum Note {
     Unusable { segment: SegmentId },
     /// To core 0, at start: the sender met damage.
     Damaged,
+    /// To core 0, at start: the sender could not count all that there is.
+    Uncounted,
     /// To core 0, at start: logs and runs of earlier boots that no start needs.
     Unneeded { segments: Vec<SegmentId> },
     /// To core 0: this segment is there, if it was not before.

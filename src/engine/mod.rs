@@ -45,6 +45,7 @@ mod signal;
 mod sizes;
 mod space;
 mod spread;
+mod unfinished;
 mod victims;
 
 pub use body::{BodyWriter, StoredBody};
@@ -56,10 +57,10 @@ pub use entry::{Bucket, ETag, Glance, GlanceAt, ListedObject, ListedUpload, Obje
 pub use histogram::{Durations, Histogram};
 pub use holdings::Holdings;
 pub use message::{Completion, Message, Outcome, PartPage, Refusal, WriteCondition};
-pub use recover::{RecoverError, Recovered};
+pub use recover::{Loss, RecoverError, Recovered};
 pub use report::CoreReport;
 pub use sizes::Sizes;
-pub use space::SpaceUse;
+pub use space::{SpaceUse, segments_min};
 
 pub use crate::index::key::{BucketId, UploadId};
 pub use crate::index::{KeyPage, KeyWalk, UploadWalk, WalkItem};
@@ -74,6 +75,7 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 // What the log aligns, the machine takes as it is.
 const _: () = assert!(crate::log::ALIGN_BYTES as usize == crate::io::DISK_ALIGN_BYTES);
@@ -132,7 +134,16 @@ impl<I: Machine> Engine<I> {
     /// Recovers what the volume holds and starts the engine of this core. Every core of the run does this at
     /// the same time; it returns when all have.
     pub async fn start(io: I, sizes: &Sizes) -> Result<(Engine<I>, Recovered), RecoverError> {
-        let core = Core::new(io, sizes);
+        Engine::start_after(Loss::MayBeMended, io, sizes).await
+    }
+
+    /// As [`Engine::start`]; `loss` says what becomes of damage, on all cores alike.
+    pub async fn start_after(
+        loss: Loss,
+        io: I,
+        sizes: &Sizes,
+    ) -> Result<(Engine<I>, Recovered), RecoverError> {
+        let core = Core::new(io, sizes, loss);
         core.io.spawn(core.clone().receive());
         core.io.spawn(core.clone().write_log());
         core.share_versions();
@@ -178,6 +189,22 @@ impl<I: Machine> Engine<I> {
     /// How much of the volume is taken, if this core keeps the table.
     pub fn space_use(&self) -> Option<SpaceUse> {
         self.core.space_use()
+    }
+
+    /// As [`Engine::space_use`], once everything that the start found is counted.
+    pub async fn space_counted(&self) -> Option<SpaceUse> {
+        if self.core.is_coordinator() {
+            self.core.space_opened.until(|| self.core.is_space_open()).await;
+        }
+        self.space_use()
+    }
+
+    /// Ends the uploads that this core owns and that began more than `age` ago.
+    ///
+    /// # Errors
+    /// `DiskFailed`, `Damaged`: some were not looked at.
+    pub async fn abort_uploads_older_than(&self, age: Duration) -> Result<(), Refusal> {
+        self.core.abort_uploads_older_than(age).await
     }
 
     /// Live bytes by segment, as the entries of this core's index imply them.

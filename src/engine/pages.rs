@@ -10,6 +10,7 @@
 use crate::engine::Machine;
 use crate::engine::core::{Core, count};
 use crate::engine::message::Refusal;
+use crate::engine::recover::Loss;
 use crate::index::{
     Cursor, Entry, EntryRef, Go, Index, Need, Page, PageAddress, Pages, Run, Walked, find_in,
 };
@@ -17,6 +18,7 @@ use crate::io::SegmentId;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::rc::Rc;
 use xxhash_rust::xxh3::Xxh3Builder;
 
@@ -37,7 +39,11 @@ fn key_of(run: &Run, address: PageAddress) -> PageKey {
 }
 
 /// One core's cache of pages.
-pub struct PageCache(RefCell<Cache<PageKey, Rc<Page>, Weight, Xxh3Builder>>);
+pub struct PageCache {
+    cache: RefCell<Cache<PageKey, Rc<Page>, Weight, Xxh3Builder>>,
+    /// Pages that are lost, and given up: they stay so for the run, whatever is read of them.
+    given_up: RefCell<BTreeSet<PageKey>>,
+}
 
 struct Weight;
 
@@ -50,28 +56,44 @@ impl Weighter<PageKey, Rc<Page>> for Weight {
 impl PageCache {
     /// An empty cache of up to `bytes_max`.
     pub fn new(bytes_max: u64, seed: u64) -> PageCache {
-        PageCache(RefCell::new(Cache::with(
-            (bytes_max / 4096).max(16) as usize,
-            bytes_max,
-            Weight,
-            Xxh3Builder::new().with_seed(seed),
-            Default::default(),
-        )))
+        PageCache {
+            cache: RefCell::new(Cache::with(
+                (bytes_max / 4096).max(16) as usize,
+                bytes_max,
+                Weight,
+                Xxh3Builder::new().with_seed(seed),
+                Default::default(),
+            )),
+            given_up: RefCell::default(),
+        }
+    }
+
+    /// How many pages are given up.
+    pub fn given_up(&self) -> u64 {
+        self.given_up.borrow().len() as u64
+    }
+
+    fn give_up(&self, run: &Run, address: PageAddress) {
+        self.given_up.borrow_mut().insert(key_of(run, address));
+    }
+
+    fn is_given_up(&self, run: &Run, address: PageAddress) -> bool {
+        self.given_up.borrow().contains(&key_of(run, address))
     }
 
     fn put(&self, run: &Run, address: PageAddress, page: Rc<Page>) {
-        self.0.borrow_mut().insert(key_of(run, address), page);
+        self.cache.borrow_mut().insert(key_of(run, address), page);
     }
 
     /// Bytes of the pages in it.
     pub fn bytes(&self) -> u64 {
-        self.0.borrow().weight()
+        self.cache.borrow().weight()
     }
 }
 
 impl Pages for PageCache {
     fn page(&self, run: &Run, address: PageAddress) -> Option<Rc<Page>> {
-        self.0.borrow().get(&key_of(run, address)).cloned()
+        self.cache.borrow().get(&key_of(run, address)).cloned()
     }
 }
 
@@ -160,6 +182,22 @@ impl<I: Machine> Core<I> {
             count(&self.counters.checksum_errors, 1);
             return Err(self.not_verified());
         }
+        if self.pages.is_given_up(&run, address) {
+            self.keep(&run, address, Page::lost(address), into);
+            return Ok(());
+        }
+        match self.read_pages(&run, address, into).await {
+            Err(Refusal::Damaged) if self.may_give_up() => {
+                self.pages.give_up(&run, address);
+                self.keep(&run, address, Page::lost(address), into);
+                Ok(())
+            }
+            read => read,
+        }
+    }
+
+    /// Reads a page, and those behind it that may be of use.
+    async fn read_pages(&self, run: &Run, address: PageAddress, into: &Held<'_>) -> Result<(), Refusal> {
         let segment_bytes = self.io.volume().segment_size_bytes;
         if address.offset.saturating_add(address.length) > segment_bytes {
             warn!(
@@ -197,17 +235,26 @@ impl<I: Machine> Core<I> {
             count(&self.counters.checksum_errors, 1);
             self.not_verified()
         })?;
-        self.keep(&run, address, page, into);
+        self.keep(run, address, page, into);
         let mut at = address.length;
-        while let Some((next, page)) = page_at(bytes, at, &run, address) {
+        while let Some((next, page)) = page_at(bytes, at, run, address) {
             at += next.length;
-            self.keep(&run, next, page, into);
+            self.keep(run, next, page, into);
         }
         Ok(())
     }
 
+    /// Whether a page that is not whole may be taken for one without an entry: only before what is there has been
+    /// counted, for what was counted must be found again when it is released.
+    fn may_give_up(&self) -> bool {
+        self.loss == Loss::Accepted && !self.checkpoints.is_audited()
+    }
+
     fn keep(&self, run: &Run, address: PageAddress, page: Page, into: &Held<'_>) {
-        let page = Rc::new(page);
+        let page = Rc::new(match self.pages.is_given_up(run, address) {
+            true => Page::lost(address),
+            false => page,
+        });
         if into.is_shared {
             self.pages.put(run, address, page.clone());
         }

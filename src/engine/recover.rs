@@ -15,13 +15,14 @@
 //! Invariant: a start that met damage knows only a part of what was stored, so it drops nothing for want of what names
 //! it, and nothing that was on the volume before is freed in its run. One with a volume missing writes nothing at all. Objects whose bucket's record is lost are in a
 //! bucket that says so, and takes no change. All of it comes from what lies on the disk: the next start finds the same.
+//! Only an operator who gives up what is lost ([`Loss::Accepted`]) has such a start drop and free as any other.
 
 use crate::engine::Machine;
 use crate::engine::audit::Stock;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo, owner_among};
 use crate::engine::entry::{Bucket, Extent, Object, Part, Upload};
 use crate::engine::message::{
-    Found, FoundSegment, Note, PoisonedTail, RecoveredChange, Refusal, Reply, Request, Survey,
+    Found, FoundSegment, Note, PoisonedTail, Purpose, RecoveredChange, Refusal, Reply, Request, Survey,
 };
 use crate::engine::planted::{Fault, planted};
 use crate::engine::space::Before;
@@ -112,6 +113,15 @@ impl Recovered {
     }
 }
 
+/// What a run makes of it when something that was stored is lost.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Loss {
+    /// It may come back: whatever was on the volume is kept as it is.
+    MayBeMended,
+    /// It is given up: what nothing names any more is dropped, and its room used again.
+    Accepted,
+}
+
 /// Why a volume cannot be opened.
 #[derive(Debug)]
 pub enum RecoverError {
@@ -173,6 +183,8 @@ pub struct Assembly {
     pub segments: BTreeSet<SegmentId>,
     /// Some core met damage.
     pub damaged: bool,
+    /// Some core could not count all that there is.
+    pub uncounted: bool,
     /// Coordinator: surveys that have arrived, and who waits for all of them.
     survey: Survey,
     surveyors: Vec<ReplyTo>,
@@ -232,11 +244,13 @@ impl<I: Machine> Core<I> {
             self.install_recovered_buckets(&mut recovered).await?;
             if self.assembly.borrow().damaged {
                 self.call_all(|| Request::Damaged).await;
+            }
+            if self.may_be_mended() {
                 self.space.borrow_mut().keep_what_was_there();
             }
         }
         self.barrier(STAGE_BUCKETS).await;
-        if self.assembly.borrow().damaged {
+        if self.may_be_mended() {
             self.checkpoints.switch_off();
         }
         self.drop_what_is_gone(&mut recovered).await?;
@@ -255,6 +269,17 @@ impl<I: Machine> Core<I> {
             .map(|place| place.run.entries)
             .sum();
         let core = self.clone();
+        if self.loss == Loss::Accepted {
+            // What is given up is known before anything can change: else what is released might not have been counted.
+            self.account_for_all(stock, &mut recovered).await;
+            self.io.spawn(async move {
+                if core.pages.given_up() > 0 {
+                    core.merge_all(Purpose::Moves).await;
+                }
+                core.merge_when_audited().await;
+            });
+            return Ok(recovered);
+        }
         let found = recovered;
         self.io.spawn(async move {
             let mut recovered = found;
@@ -275,8 +300,20 @@ impl<I: Machine> Core<I> {
         self.tell_damage(recovered);
         self.barrier(STAGE_ACCOUNTED).await;
         if self.is_coordinator() {
-            let damaged = self.assembly.borrow().damaged;
-            self.open_space(if damaged { Before::Kept } else { Before::Reused });
+            let (damaged, uncounted) = {
+                let assembly = self.assembly.borrow();
+                (assembly.damaged, assembly.uncounted)
+            };
+            self.open_space(match (damaged, self.loss) {
+                (false, _) => Before::Reused,
+                (true, Loss::Accepted) if !uncounted => Before::GivenUp,
+                (true, _) => Before::Kept,
+            });
+            if damaged && self.loss == Loss::Accepted {
+                // So that the next start goes by manifests of this boot, and meets no more what is given up.
+                let core = self.clone();
+                self.io.spawn(async move { core.checkpoint_everywhere().await });
+            }
         }
     }
 
@@ -466,6 +503,11 @@ impl<I: Machine> Core<I> {
         if recovered.is_damaged() || self.io.is_read_only() {
             self.note(COORDINATOR, Note::Damaged);
         }
+    }
+
+    /// Something that was stored is lost, and may come back: what was there is kept as it is.
+    pub fn may_be_mended(&self) -> bool {
+        self.assembly.borrow().damaged && self.loss == Loss::MayBeMended
     }
 
     /// Some core met damage.

@@ -38,6 +38,8 @@ pub struct Supply {
     log: Shelf,
     data: Shelf,
     index: Shelf,
+    /// There was a need of a data segment.
+    had_data: Cell<bool>,
     /// Whether there is room for what grows, and for what releases.
     growth: Cell<Gate>,
     release: Cell<Gate>,
@@ -206,10 +208,12 @@ impl Shelf {
 }
 
 impl<I: Machine> Core<I> {
-    /// Gets the first segments of both kinds ready.
+    /// Gets the next segments ready: a log, and a data segment once there was a body for one.
     pub fn stock(self: &Rc<Self>) {
         self.restock(Content::Log);
-        self.restock(Content::Data);
+        if self.supply.had_data.get() {
+            self.restock(Content::Data);
+        }
     }
 
     /// A segment to fill, its header durable; the next one is being made ready.
@@ -218,6 +222,9 @@ impl<I: Machine> Core<I> {
         content: Content,
         purpose: Purpose,
     ) -> Result<SegmentHeader, Lack> {
+        if content == Content::Data {
+            self.supply.had_data.set(true);
+        }
         let shelf = self.supply.shelf(content);
         let _want = Want::new(shelf, purpose);
         loop {

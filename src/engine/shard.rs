@@ -185,7 +185,11 @@ impl<I: Machine> Core<I> {
     /// Whether there is room for the change, and its bucket takes changes.
     fn admit(self: &Rc<Self>, mutation: &Mutation) -> Result<(), Refusal> {
         if let Some(bucket) = mutation.bucket() {
-            self.buckets.borrow().accepts(bucket)?;
+            let buckets = self.buckets.borrow();
+            match mutation {
+                Mutation::DeleteObject { .. } => buckets.accepts_deletes(bucket)?,
+                _ => buckets.accepts(bucket)?,
+            }
         }
         if self.supply.is_read_only() {
             return Err(Refusal::ReadOnly);

@@ -75,6 +75,9 @@ pub struct SpaceTable {
     waiting: VecDeque<(Content, Purpose, ReplyTo)>,
     /// Lives that began before this generation are not ended.
     kept_before: u64,
+    /// Found without a header that can be read, or not at all.
+    unreadable: Vec<SegmentId>,
+    missing: Vec<SegmentId>,
     /// The last segment that was asked for to store more was refused.
     is_full: bool,
     /// When the operator was last told so.
@@ -89,6 +92,8 @@ pub enum Before {
     Reused,
     /// Some of what refers to it may be lost.
     Kept,
+    /// Some of what refers to it is lost for good, and segments that are lost are made anew.
+    GivenUp,
 }
 
 /// How many free segments are kept back for what.
@@ -125,6 +130,18 @@ impl Marks {
             Purpose::Growth => self.release,
         }
     }
+}
+
+/// Segments that a core has open: a log, a data segment, the next of either, one for what is moved, and one for runs and
+/// manifests.
+const OPEN_OF_A_CORE: usize = 6;
+
+/// Segments of the smallest volume that so many cores can work on: with all that they may have open there is room for
+/// one more segment of bodies.
+pub fn segments_min(cores: usize) -> u32 {
+    let kept_back = Marks::new(0, cores).release;
+    let (part, of) = (LIVE_PARTS.0 as usize, LIVE_PARTS.1 as usize);
+    (kept_back + ((OPEN_OF_A_CORE * cores + 1) * of).div_ceil(part)) as u32
 }
 
 /// Whether cleaning leads anywhere. What is live may be packed as well as can be: then moving it round and round makes
@@ -282,6 +299,8 @@ impl SpaceTable {
             making: None,
             waiting: VecDeque::new(),
             kept_before: 0,
+            unreadable: Vec::new(),
+            missing: Vec::new(),
             is_full: false,
             told_full_ns: None,
             believed_full: false,
@@ -304,9 +323,14 @@ impl SpaceTable {
                 // It may come back: whatever was made in its place would be overwritten.
                 Found::Unreadable | Found::Missing => Status::Unusable,
             };
-            if found.content == Found::Free {
-                segment.is_marked = true;
-                self.recycled.push_back(found.segment);
+            match found.content {
+                Found::Free => {
+                    segment.is_marked = true;
+                    self.recycled.push_back(found.segment);
+                }
+                Found::Unreadable => self.unreadable.push(found.segment),
+                Found::Missing => self.missing.push(found.segment),
+                Found::Log | Found::Data | Found::Index => {}
             }
         }
         self.first_generation = self.next_generation;
@@ -379,10 +403,15 @@ impl SpaceTable {
         let generation = self.next_generation;
         self.next_generation += 1;
         let status = Status::Open(content);
+        // What damage brought back may refer to its last life. Before all is counted, that is not known.
+        let live_bytes = match self.open {
+            true => 0,
+            false => self.segments[id].live_bytes,
+        };
         self.segments[id] = Segment {
             status,
             generation,
-            live_bytes: 0,
+            live_bytes,
             left_bytes: None,
             is_pinned: false,
             core,
@@ -607,6 +636,22 @@ impl SpaceTable {
         self.fresh.retain(&mut is_free);
     }
 
+    /// Segments that are lost are used again, once nothing refers to them.
+    fn give_up_what_is_lost(&mut self) {
+        self.next_generation += GENERATIONS_SKIPPED;
+        for &id in &self.unreadable {
+            self.segments[id].status = Status::Sealed(Content::Data);
+        }
+        for &id in &self.missing {
+            let segment = &mut self.segments[id];
+            segment.status = Status::Free;
+            // What lies in it cannot be moved.
+            segment.is_pinned = true;
+            // Before all others, so that the next start misses it no more.
+            self.recycled.push_front(id);
+        }
+    }
+
     /// Keeps all that was there before this run as it is. What cannot be read may have had the greatest generation.
     pub fn keep_what_was_there(&mut self) {
         self.recycled.clear();
@@ -671,7 +716,9 @@ impl SpaceTable {
             .iter()
             .filter(|id| self.segments[**id].is_marked)
             .count();
-        if marked + self.marking >= MARKED_OF_A_CORE * self.cores {
+        let is_enough = marked + self.marking >= MARKED_OF_A_CORE * self.cores;
+        // One whose header was lost has one again.
+        if is_enough && !self.unreadable.contains(&id) || self.missing.contains(&id) {
             return None;
         }
         self.marking += 1;
@@ -704,10 +751,16 @@ impl SpaceTable {
         let segment = &mut self.segments[id];
         segment.status = Status::Free;
         segment.is_marked = is_marked;
-        // Those that are marked are the last to be used.
+        // Those that are marked are the last to be used, and those whose files are missing the first: the next start
+        // misses them no more.
+        let missing = self
+            .recycled
+            .iter()
+            .take_while(|id| self.missing.contains(id))
+            .count();
         match is_marked {
             true => self.recycled.push_back(id),
-            false => self.recycled.push_front(id),
+            false => self.recycled.insert(missing, id),
         }
         match self.free() > self.marks.moves {
             true => std::mem::take(&mut self.refused),
@@ -758,6 +811,9 @@ impl<I: Machine> Core<I> {
     pub fn open_space(self: &Rc<Self>, before: Before) {
         let mut table = self.space.borrow_mut();
         table.open = true;
+        if before == Before::GivenUp {
+            table.give_up_what_is_lost();
+        }
         table.hold_back_what_is_referred_to();
         if before == Before::Kept && table.kept_before == 0 {
             table.keep_what_was_there();
@@ -767,6 +823,12 @@ impl<I: Machine> Core<I> {
         }
         drop(table);
         self.free_empty();
+        self.space_opened.wake();
+    }
+
+    /// Coordinator: whether everything that the start found is counted.
+    pub fn is_space_open(&self) -> bool {
+        self.space.borrow().open
     }
 
     /// Coordinator: a segment for a core.
@@ -1010,6 +1072,35 @@ impl<I: Machine> Core<I> {
             for core in self.everyone() {
                 self.note(core, Note::Retire { segment });
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SEGMENT: u64 = 1 << 20;
+
+    #[test]
+    fn the_smallest_volume_has_room_for_bodies_beside_what_its_cores_have_open() {
+        for cores in [1, 2, 7, 24, 100] {
+            let allocate_all = |segments: u32| {
+                let states = vec![VolumeState::Present {
+                    segments_max: segments,
+                    segments_known: 0,
+                }];
+                let mut table = SpaceTable::new(&states, cores);
+                let all = 0..OPEN_OF_A_CORE * cores;
+                let given = |_| {
+                    table.making = None;
+                    table.allocate(Content::Data, Purpose::Growth, COORDINATOR, SEGMENT)
+                };
+                all.map(given).all(|given| given.is_ok()) && table.may_grow(SEGMENT)
+            };
+            let segments = segments_min(cores);
+            assert!(allocate_all(segments), "{cores} cores, {segments} segments");
+            assert!(!allocate_all(segments - 2), "{cores} cores need fewer segments");
         }
     }
 }

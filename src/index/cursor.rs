@@ -127,6 +127,9 @@ impl RunCursor {
             while page.level() > 0 {
                 page = self.descend(page, 0, pages)?;
             }
+            if page.is_lost() {
+                continue;
+            }
             self.next.push(Step { page, at: 0 });
             return Ok(());
         }
@@ -138,7 +141,7 @@ impl RunCursor {
         let child = page.child(at).expect("an inner page");
         let below = self
             .page(child.address, pages)
-            .filter(|p| p.level() == child.level);
+            .filter(|p| p.level() == child.level || p.is_lost());
         let below = below.ok_or(child.address);
         self.next.push(Step { page, at });
         below.or_else(|address| self.fail(address))

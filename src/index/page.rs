@@ -200,6 +200,22 @@ impl Page {
             .map_err(|fault| PageError { address, fault })
     }
 
+    /// A page without an item, which leads nowhere: it stands for one that is lost.
+    pub fn lost(address: PageAddress) -> Page {
+        Page {
+            bytes: vec![0; HEADER_BYTES].into(),
+            address,
+            count: 0,
+            prefix_length: 0,
+            level: 0,
+        }
+    }
+
+    /// Whether it stands for one that is lost.
+    pub(super) fn is_lost(&self) -> bool {
+        self.count == 0
+    }
+
     /// Bytes of memory that the page takes.
     pub fn bytes_held(&self) -> usize {
         size_of::<Page>() + self.bytes.len()
@@ -215,7 +231,7 @@ impl Page {
         self.level
     }
 
-    /// Items of a leaf, children of an inner page: at least one.
+    /// Items of a leaf, children of an inner page: at least one, but for a page that is lost.
     pub(super) fn count(&self) -> usize {
         self.count
     }
@@ -267,9 +283,9 @@ impl Page {
 
     /// Of an inner page: the child where `key` is if it is anywhere.
     pub(super) fn child_for(&self, key: &[u8]) -> usize {
-        match self.search_from(1, key) {
+        match self.search_from(self.count.min(1), key) {
             Ok(index) => index,
-            Err(behind) => behind - 1,
+            Err(behind) => behind.saturating_sub(1),
         }
     }
 

@@ -88,7 +88,7 @@ pub fn find(run: &Run, key: &[u8], pages: &impl Pages) -> Result<Option<Hit>, Ne
         }
         let below = pages
             .page(run, child.address)
-            .filter(|page| page.level() == child.level);
+            .filter(|page| page.level() == child.level || page.is_lost());
         page = below.ok_or(Need(*run, child.address))?;
     }
 }

@@ -145,6 +145,7 @@ impl Core {
 pub struct Progress {
     cores: usize,
     started: AtomicUsize,
+    settled: AtomicUsize,
     listener_failed: AtomicBool,
 }
 
@@ -153,6 +154,7 @@ impl Progress {
         Progress {
             cores,
             started: AtomicUsize::new(0),
+            settled: AtomicUsize::new(0),
             listener_failed: AtomicBool::new(false),
         }
     }
@@ -163,6 +165,14 @@ impl Progress {
 
     fn have_all_started(&self) -> bool {
         self.started.load(Ordering::Relaxed) == self.cores
+    }
+
+    pub fn core_settled(&self) {
+        self.settled.fetch_add(1, Ordering::Release);
+    }
+
+    pub fn have_all_settled(&self) -> bool {
+        self.settled.load(Ordering::Acquire) == self.cores
     }
 
     pub fn listener_failed(&self) {

@@ -288,6 +288,11 @@ fn space(reports: &[ServerReport]) -> Vec<Family> {
             "What a write of a MiB waits so that the cleaner keeps up; of the core where it is most",
         )
         .with_real(Labels::new(), delay.unwrap_or_default().as_secs_f64()),
+        Family::counter(
+            "uploads_expired",
+            "Uploads that were ended because they were too old",
+        )
+        .only(sum(|engine| engine.counters.uploads_expired.get())),
         Family::counter("clean_rounds", "Rounds of cleaning")
             .only(sum(|engine| engine.counters.clean_rounds.get())),
         Family::counter("clean_segments", "Segments that rounds of cleaning have emptied")

@@ -26,7 +26,7 @@ mod watch;
 
 use self::core::{Core, Progress, Role};
 use crate::config::Config;
-use crate::engine::{Engine, Message, RecoverError, Recovered, Sizes};
+use crate::engine::{Engine, Loss, Message, RecoverError, Recovered, Sizes, SpaceUse, segments_min};
 use crate::io::uring::{
     Acceptor, LaunchError, Listener, Machine as RealMachine, VolumeError, VolumeSet, check_limits, launch,
 };
@@ -50,6 +50,14 @@ use std::time::{Duration, Instant};
 const BIND_PATIENCE: Duration = Duration::from_secs(2);
 const BIND_RETRY_DELAY: Duration = Duration::from_millis(10);
 
+/// At the end of a run the others are waited for so long, to say what the volume holds.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+const SETTLE_POLL: Duration = Duration::from_millis(1);
+/// Uploads are looked at so many times in the age at which they are ended, within bounds.
+const ABORT_PARTS: u32 = 16;
+const ABORT_PAUSE_MIN: Duration = Duration::from_millis(100);
+const ABORT_PAUSE_MAX: Duration = Duration::from_secs(3600);
+
 /// The real machine, carrying the engine's messages.
 type Machine = RealMachine<Message>;
 
@@ -64,6 +72,12 @@ pub enum ServeError {
         source: std::io::Error,
     },
     Recover(RecoverError),
+    /// The volume has too few segments for so many cores.
+    TooManyCores {
+        cores: usize,
+        segments: u32,
+        segment_bytes: u64,
+    },
     /// Less memory than so many cores need.
     Memory {
         cores: usize,
@@ -84,6 +98,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         .unwrap_or_else(|| usual_bytes(machine_memory_bytes(), cpus.len()));
     let sizes = sizes_of(memory_bytes, cpus.len()).ok_or(ServeError::Memory { cores: cpus.len() })?;
     let volumes = VolumeSet::open(&config.data, config.capacity_bytes, config.access)?;
+    check_segments(&volumes, cpus.len())?;
     let report = Report::begin(&config, &volumes, &cpus, memory_bytes);
     let listeners = bind(&config.listen)?;
     let bind_admin = |address| bind_one("--admin-listen", address);
@@ -99,6 +114,11 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         root: config.root,
         domain: config.domain,
         sizes,
+        abort_uploads_after: config.abort_uploads_after,
+        loss: match config.accept_damage {
+            true => Loss::Accepted,
+            false => Loss::MayBeMended,
+        },
         connections: Connections::within(descriptors, cpus.len()),
         boot_seed: boot_seed(&volumes),
         listeners: Mutex::new(Listeners {
@@ -108,9 +128,10 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         progress: progress.clone(),
     });
     let (starts, started) = mpsc::channel();
+    let (counts, counted) = mpsc::channel();
     let since = Instant::now();
     let cores = launch(&cpus, volumes, config.disk_timeout, {
-        move |machine| run_core(machine, setup.clone(), starts.clone())
+        move |machine| run_core(machine, setup.clone(), starts.clone(), counts.clone())
     })?;
     let mut sum = Recovered::default();
     let mut running = 0;
@@ -121,12 +142,29 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     }
     if running == cpus.len() {
         report.print(&sum, since.elapsed());
+        // It comes when all of the index was read, or not at all if the run ends before that.
+        if let Ok(space) = counted.recv() {
+            report::print_space(&space);
+        }
     }
     cores.join()?;
     if progress.has_listener_failed() {
         Err(ServeError::ListenerFailed)
     } else {
         Ok(())
+    }
+}
+
+fn check_segments(volume: &VolumeSet, cores: usize) -> Result<(), ServeError> {
+    let shape = volume.shape();
+    let segments = segments_min(cores);
+    match shape.segments_max < segments {
+        false => Ok(()),
+        true => Err(ServeError::TooManyCores {
+            cores,
+            segments,
+            segment_bytes: u64::from(shape.segment_size_bytes),
+        }),
     }
 }
 
@@ -141,6 +179,8 @@ struct Setup {
     root: RootUser,
     domain: Option<String>,
     sizes: Sizes,
+    abort_uploads_after: Option<Duration>,
+    loss: Loss,
     connections: Connections,
     boot_seed: u64,
     /// Core 0 takes them.
@@ -165,7 +205,12 @@ struct Connections {
 type Start = Result<Recovered, RecoverError>;
 
 /// One core's life: accept, start the engine, serve, drain, settle.
-async fn run_core(machine: Machine, setup: Arc<Setup>, starts: mpsc::Sender<Start>) {
+async fn run_core(
+    machine: Machine,
+    setup: Arc<Setup>,
+    starts: mpsc::Sender<Start>,
+    counts: mpsc::Sender<SpaceUse>,
+) {
     let core = Rc::new(Core::new(machine.clone(), &setup, Role::S3, setup.connections));
     core.settle_here();
     let admin = match machine.core() {
@@ -175,7 +220,7 @@ async fn run_core(machine: Machine, setup: Arc<Setup>, starts: mpsc::Sender<Star
     machine.spawn(core.clone().take_connections());
 
     let engine = match select(
-        pin!(Engine::start(machine.clone(), &setup.sizes)),
+        pin!(Engine::start_after(setup.loss, machine.clone(), &setup.sizes)),
         pin!(machine.shutdown()),
     )
     .await
@@ -198,12 +243,47 @@ async fn run_core(machine: Machine, setup: Arc<Setup>, starts: mpsc::Sender<Star
         Either::Right(_) => return,
     };
     drop(starts);
+    let counting = async {
+        if let Some(space) = engine.space_counted().await {
+            let _ = counts.send(space);
+        }
+    };
+    select(pin!(counting), pin!(machine.shutdown())).await;
+    drop(counts);
+    if let Some(age) = setup.abort_uploads_after {
+        machine.spawn(abort_uploads(machine.clone(), engine.clone(), age));
+    }
     machine.shutdown().await;
     match admin {
         Some(admin) => drop(join(core.drain(), admin.drain()).await),
         None => core.drain().await,
     }
     engine.settle().await;
+    setup.progress.core_settled();
+    if engine.space_use().is_some() {
+        // What the others have told this core by then has come before their word that they have.
+        let since = Instant::now();
+        while !setup.progress.have_all_settled() && since.elapsed() < SETTLE_PATIENCE {
+            machine.sleep(SETTLE_POLL).await;
+        }
+        machine.sleep(SETTLE_POLL).await;
+        if let Some(space) = engine.space_use() {
+            report::print_space(&space);
+        }
+    }
+}
+
+/// Ends uploads that are too old, now and then, for as long as the run.
+async fn abort_uploads(machine: Machine, engine: Engine<Machine>, age: Duration) {
+    let pause = (age / ABORT_PARTS).clamp(ABORT_PAUSE_MIN, ABORT_PAUSE_MAX);
+    loop {
+        machine.sleep(pause).await;
+        if let Err(refusal) = engine.abort_uploads_older_than(age).await {
+            report::warn(format_args!(
+                "not all uploads could be looked at for their age ({refusal:?}): it is tried again"
+            ));
+        }
+    }
 }
 
 /// On core 0: begins to listen. Gives what the admin listener's connections share, if there is one.
@@ -317,7 +397,7 @@ impl ServeError {
                 LaunchError::BadChoice { .. } | LaunchError::CpuNotAllowed { .. }
             ),
             ServeError::Volume(error) => error.is_usage(),
-            ServeError::Memory { .. } => true,
+            ServeError::Memory { .. } | ServeError::TooManyCores { .. } => true,
             ServeError::Recover(_) | ServeError::Listen { .. } | ServeError::ListenerFailed => false,
         }
     }
@@ -341,6 +421,17 @@ impl fmt::Display for ServeError {
             ServeError::Launch(error) => error.fmt(f),
             ServeError::Volume(error) => error.fmt(f),
             ServeError::Recover(error) => error.fmt(f),
+            ServeError::TooManyCores {
+                cores,
+                segments,
+                segment_bytes,
+            } => write!(
+                f,
+                "{cores} cores need a volume of {segments} segments of {} KiB at least: give --capacity {}MiB or more, \
+                 or fewer --cores",
+                segment_bytes >> 10,
+                (u64::from(*segments) * segment_bytes) >> 20
+            ),
             ServeError::Memory { cores } => write!(
                 f,
                 "{cores} cores need {} MiB of memory: give --memory that much, or fewer --cores",

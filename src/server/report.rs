@@ -1,10 +1,11 @@
 //! What the daemon says about itself: the report when it has started, and warnings.
 //!
 //! Invariant: printing never fails the daemon, wherever the output goes. No secret is printed. The report is at
-//! most ten lines, and its last ones say `listening on http://ADDR`, which scripts wait for.
+//! most ten lines, and its last one says `listening on http://ADDR`, which scripts wait for; what the volume holds follows
+//! when it is counted.
 
 use crate::config::Config;
-use crate::engine::Recovered;
+use crate::engine::{Recovered, SpaceUse};
 use crate::io::uring::{Volume, VolumeSet};
 use std::fmt;
 use std::io::Write;
@@ -16,6 +17,7 @@ pub struct Report {
     volume: String,
     cores: String,
     domain: Option<String>,
+    accepts_damage: bool,
     addresses: Vec<SocketAddr>,
     admin_address: Option<SocketAddr>,
 }
@@ -73,6 +75,7 @@ impl Report {
                 Size(memory_bytes)
             ),
             domain: config.domain.clone(),
+            accepts_damage: config.accept_damage,
             addresses: Vec::new(),
             admin_address: None,
         }
@@ -122,7 +125,11 @@ impl Report {
             say(format_args!("  metrics    http://{address}/metrics"));
         }
         if recovered.is_damaged() || recovered.orphans > 0 {
-            warn(format_args!("DAMAGE: {}", Damage(recovered)));
+            let then = match self.accepts_damage {
+                true => DAMAGE_ACCEPTED,
+                false => DAMAGE_KEPT,
+            };
+            warn(format_args!("DAMAGE: {}{then}", Damage(recovered)));
         }
         let addresses: Vec<String> = self
             .addresses
@@ -191,12 +198,28 @@ impl fmt::Display for Damage<'_> {
         for (count, what) in counts.into_iter().filter(|(count, _)| *count > 0) {
             write!(f, "{count} {what}; ")?;
         }
-        f.write_str(
-            "what else was there is served, and nothing of it is freed or overwritten in this run: keep a copy of the \
-             directory, then bring back what is missing and start again, or copy what is served to a new volume",
-        )
+        Ok(())
     }
 }
+
+/// Says what lives on the volume: when a start has counted it, and at the end of a run.
+pub fn print_space(space: &SpaceUse) {
+    let SpaceUse {
+        segments,
+        free,
+        live_bytes,
+        ..
+    } = space;
+    say(format_args!(
+        "  space      {live_bytes} bytes live, {free} of {segments} segments free"
+    ));
+}
+
+const DAMAGE_KEPT: &str = "what else was there is served, and nothing of it is freed or overwritten in this run: keep a \
+     copy of the directory, then bring back what is missing and start again, or copy what is served to a new volume, or \
+     give up what is lost with --accept-damage";
+const DAMAGE_ACCEPTED: &str =
+    "this is given up (--accept-damage): what else was there is served, and room is used again";
 
 /// Numbers with runs of neighbours drawn together: `0-3,8`.
 struct Ranges<'a>(&'a [usize]);

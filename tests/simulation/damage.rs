@@ -15,7 +15,7 @@ use futures_util::future::join_all;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use weft::engine::{BucketId, BucketWalk, Message, RecoverError, Recovered, Sizes};
+use weft::engine::{BucketId, BucketWalk, KeyWalk, Loss, Message, RecoverError, Recovered, Refusal, Sizes};
 use weft::io::sim::{DiskImage, FailAt, Options, Repeat, Rng, World};
 use weft::io::{CoreId, Io, SegmentId, VolumeShape};
 
@@ -136,18 +136,8 @@ fn a_log_whose_header_is_zeroed_and_a_segment_that_is_gone_are_told() {
         );
         let objects = filled.expect("puts on a disk without faults");
         let mut image = world.kill();
-        let last = image.segments().last();
-        let logs: Vec<SegmentId> = image
-            .segments()
-            .filter(|&id| Some(id) != last && !batches_of(&image, id).is_empty())
-            .collect();
-        let id = logs[rng.index(logs.len())];
-        let bytes = image.read(id, 0, SHAPE.segment_size_bytes).expect("a segment");
         let zeroed = rng.coin();
-        match zeroed {
-            true => image.overwrite(id, 0, &[0; PAGE_BYTES as usize]),
-            false => assert!(image.remove_segment(id)),
-        }
+        let bytes = lose_a_log(&mut image, zeroed, &mut rng);
         let kept = objects
             .into_iter()
             .filter(|(key, _)| !holds(&bytes, key))
@@ -162,9 +152,202 @@ fn a_log_whose_header_is_zeroed_and_a_segment_that_is_gone_are_told() {
     }
 }
 
+#[test]
+fn what_is_lost_and_given_up_is_forgotten_and_all_room_comes_back() {
+    for seed in 0..SEEDS / 4 {
+        let mut rng = Rng::new(seed);
+        let cores = rng.between(1, 3) as usize;
+        let mut world = World::new(rng.next_u64(), Options::new(cores, SHAPE));
+        let (engines, _) = start(&mut world, cores).expect("a start on a disk without faults");
+        let work = fill(engines[0].clone(), rng.fork(), OBJECTS_BYTES);
+        let objects = world.run_task(CoreId(0), work, STEPS_MAX);
+        let objects = objects.expect("puts on a disk without faults");
+        let mut image = world.kill();
+        let lost = match rng.below(3) {
+            0 => lose_a_batch(&mut image, &mut rng),
+            way => lose_a_log(&mut image, way == 1, &mut rng),
+        };
+        let kept = objects.into_iter().filter(|(key, _)| !holds(&lost, key));
+        let kept: Objects = kept.collect();
+
+        let cores = rng.between(1, 3) as usize;
+        let mut world = World::restart(image, rng.next_u64(), Options::new(cores, SHAPE));
+        let started = start_after(Loss::Accepted, Sizes::default(), &mut world, cores);
+        let (engines, found) = started.expect("a start on a disk without faults");
+        assert!(found.is_damaged(), "seed {seed}: {found:?}");
+        assert_eq!(
+            missing(&mut world, &engines[0], kept.clone()),
+            None,
+            "seed {seed}"
+        );
+        let (engine, mut chance) = (engines[rng.index(cores)].clone(), rng.fork());
+        let work = async move {
+            // Four times what the volume holds.
+            for _ in 0..120 {
+                write_and_delete(engine.clone(), chance.fork()).await;
+            }
+            delete_all(&engine).await;
+        };
+        let core = CoreId(0);
+        world.run_task(core, work, STEPS_MAX).expect("room comes back");
+        world.run(|| false, STEPS_MAX);
+        let image = world.crash();
+
+        let mut world = World::restart(image, rng.next_u64(), Options::new(cores, SHAPE));
+        let (engines, found) = start(&mut world, cores).expect("a start on a disk without faults");
+        assert!(!found.is_damaged(), "seed {seed}: {found:?}");
+        world.run(|| false, STEPS_MAX);
+        compact(&mut world, &engines);
+        let space = engines[0].space_use().expect("core 0 keeps the table");
+        assert_eq!(space.live_bytes, 0, "seed {seed}: {space:?}");
+        // A log each, and where the manifest lies.
+        assert_eq!(space.free + 2 * cores, space.segments, "seed {seed}: {space:?}");
+    }
+}
+
+#[test]
+fn pages_of_the_index_that_are_lost_and_given_up_cost_what_lay_in_them() {
+    let mut lost = 0;
+    for seed in 0..SEEDS {
+        let mut rng = Rng::new(seed);
+        let sizes = Sizes {
+            table_bytes: 2_000,
+            page_cache_bytes: 10_000,
+            ..Sizes::default()
+        };
+        let cores = rng.between(1, 3) as usize;
+        let mut world = World::new(rng.next_u64(), Options::new(cores, SHAPE));
+        let started = start_after(Loss::MayBeMended, sizes, &mut world, cores);
+        let (engines, _) = started.expect("a start on a disk without faults");
+        let work = fill(engines[0].clone(), rng.fork(), OBJECTS_BYTES);
+        let objects = world.run_task(CoreId(0), work, STEPS_MAX);
+        let objects = objects.expect("puts on a disk without faults");
+        world.run(|| false, STEPS_MAX);
+        compact(&mut world, &engines);
+        let mut image = world.kill();
+        lose_a_page(&mut image, &mut rng);
+
+        let cores = rng.between(1, 3) as usize;
+        let mut world = World::restart(image, rng.next_u64(), Options::new(cores, SHAPE));
+        let started = start_after(Loss::Accepted, sizes, &mut world, cores);
+        let (engines, found) = started.expect("a start on a disk without faults");
+        lost += found.pages_unreadable;
+        let engine = engines[rng.index(cores)].clone();
+        let (core, mut chance) = (engine.io().core(), rng.fork());
+        let work = async move {
+            let kept = present(&engine, &objects).await;
+            // More than the volume holds, so that what is given up is used again.
+            for _ in 0..40 {
+                write_and_delete(engine.clone(), chance.fork()).await;
+            }
+            assert_eq!(present(&engine, &objects).await, kept);
+            (objects, kept)
+        };
+        let (objects, kept) = world.run_task(core, work, STEPS_MAX).expect("room comes back");
+        world.run(|| false, STEPS_MAX);
+        let image = world.crash();
+
+        let mut world = World::restart(image, rng.next_u64(), Options::new(cores, SHAPE));
+        let started = start_after(Loss::MayBeMended, sizes, &mut world, cores);
+        let (engines, again) = started.expect("a start on a disk without faults");
+        world.run(|| false, STEPS_MAX);
+        let only_of_buckets = Recovered {
+            buckets: again.buckets,
+            entries: again.entries,
+            records: again.records,
+            buckets_lost: again.buckets_lost,
+            ..Recovered::default()
+        };
+        assert_eq!(again, only_of_buckets, "seed {seed}");
+        let engine = engines[0].clone();
+        let work = async move { present(&engine, &objects).await };
+        let found = world.run_task(CoreId(0), work, STEPS_MAX);
+        assert_eq!(found, Some(kept), "seed {seed}");
+    }
+    assert!(lost > 10, "only {lost} pages were lost");
+}
+
+/// Which of the objects are there, whole; none may be there and not be whole.
+async fn present(engine: &Engine, objects: &Objects) -> Vec<bool> {
+    let buckets = engine.buckets(&BucketWalk::ALL).buckets;
+    let holds_the_objects = |name: &str| name == BUCKET || name.starts_with("lost-");
+    let bucket = buckets.iter().find(|(name, _)| holds_the_objects(name));
+    let Some((_, bucket)) = bucket else {
+        return vec![false; objects.len()];
+    };
+    let mut present = Vec::new();
+    for (key, content) in objects {
+        let is_there = !matches!(engine.head(bucket.id, key).await, Err(Refusal::NoSuchKey));
+        assert!(!is_there || is_whole(engine, bucket.id, key, content).await);
+        present.push(is_there);
+    }
+    present
+}
+
+/// Has the index of each core be one run, or none.
+fn compact(world: &mut World<Message>, engines: &[Engine]) {
+    for engine in engines {
+        let (core, engine) = (engine.io().core(), engine.clone());
+        world.spawn_on(core, async move { engine.compact().await });
+    }
+    world.run(|| false, STEPS_MAX);
+}
+
+/// Makes a page unreadable that looks like one of a run. It need not be in use.
+fn lose_a_page(image: &mut DiskImage, rng: &mut Rng) {
+    let mut pages = Vec::new();
+    for id in image.segments() {
+        for offset in (0..SHAPE.segment_size_bytes).step_by(PAGE_BYTES as usize) {
+            let front = image.read(id, offset, 16).expect("within the segment");
+            if &front[4..8] == b"WFTI" {
+                pages.push((id, offset));
+            }
+        }
+    }
+    let (id, offset) = pages[rng.index(pages.len())];
+    image.overwrite(id, offset, &[0; 64]);
+}
+
+/// Deletes every object, and every bucket that has its record.
+async fn delete_all(engine: &Engine) {
+    for (name, bucket) in engine.buckets(&BucketWalk::ALL).buckets {
+        let walk = KeyWalk {
+            prefix: Vec::new(),
+            delimiter: Vec::new(),
+            after: None,
+            max: 10_000,
+        };
+        let page = engine.list_objects(bucket.id, walk, |_| [0; 8]).await;
+        for item in page.expect("an index that can be read").items {
+            engine.delete(bucket.id, item.name()).await.expect("a delete");
+        }
+        if !name.starts_with("lost-") {
+            engine.delete_bucket(&name).await.expect("it is empty");
+        }
+    }
+}
+
+/// Zeroes the header of a log that is not the last segment, or takes it away; gives what it held.
+fn lose_a_log(image: &mut DiskImage, zeroed: bool, rng: &mut Rng) -> Vec<u8> {
+    let last = image.segments().last();
+    let logs: Vec<SegmentId> = image
+        .segments()
+        .filter(|&id| Some(id) != last && !batches_of(image, id).is_empty())
+        .collect();
+    let id = logs[rng.index(logs.len())];
+    let bytes = image.read(id, 0, SHAPE.segment_size_bytes).expect("a segment");
+    match zeroed {
+        true => image.overwrite(id, 0, &[0; PAGE_BYTES as usize]),
+        false => assert!(image.remove_segment(id)),
+    }
+    bytes
+}
+
 /// Fills more than a segment, and deletes it again.
 async fn write_and_delete(engine: Engine, mut rng: Rng) {
-    let bucket = engine.create_bucket("afterwards", "").await.expect("a bucket").id;
+    // It may be there from the last time.
+    let _ = engine.create_bucket("afterwards", "").await;
+    let bucket = engine.bucket("afterwards").expect("it was made").id;
     for at in 0..40u32 {
         let content = Content::of(rng.next_u64(), 1 + rng.below(100_000));
         let key = at.to_string().into_bytes();
@@ -254,12 +437,21 @@ fn missing(world: &mut World<Message>, engine: &Engine, objects: Objects) -> Opt
 
 /// Starts all cores; also what they found.
 fn start(world: &mut World<Message>, cores: usize) -> Result<(Vec<Engine>, Recovered), RecoverError> {
+    start_after(Loss::MayBeMended, Sizes::default(), world, cores)
+}
+
+fn start_after(
+    loss: Loss,
+    sizes: Sizes,
+    world: &mut World<Message>,
+    cores: usize,
+) -> Result<(Vec<Engine>, Recovered), RecoverError> {
     type Started = Vec<(CoreId, Result<(Engine, Recovered), RecoverError>)>;
     let started: Rc<RefCell<Started>> = Rc::default();
     for core in (0..cores as u16).map(CoreId) {
         let (io, started) = (world.machine(core), started.clone());
         world.spawn_on(core, async move {
-            let up = Engine::start(io, &Sizes::default()).await;
+            let up = Engine::start_after(loss, io, &sizes).await;
             started.borrow_mut().push((core, up));
         });
     }

@@ -443,8 +443,8 @@ impl Life {
             .space_use()
             .expect("core 0 keeps the table");
         assert_eq!(space.live_bytes, 0, "everything was deleted");
-        // A log and a data segment to begin with, and where the manifest lies.
-        let stock = 3 * running.shared.engines.len();
+        // A log to begin with, and where the manifest lies.
+        let stock = 2 * running.shared.engines.len();
         assert_eq!(space.free + stock, space.segments, "segments leaked: {space:?}");
         let (stats, fingerprint) = (running.world.stats(), running.world.fingerprint());
         assert_eq!(

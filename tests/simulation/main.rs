@@ -15,6 +15,7 @@ mod model;
 mod pending;
 #[cfg(feature = "planted")]
 mod planted;
+mod unfinished;
 mod uploads;
 mod volumes;
 mod workload;
