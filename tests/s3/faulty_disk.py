@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from daemon import ROOT, new_data_dir, wait_until
 
-PROGRAM = ROOT / "target/debug/examples/faulty-disk"
+PROGRAM = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "debug/examples/faulty-disk"
 # What a test without it is told, in one place: a machine that cannot mount is no failure of ours.
 needs_fuse = pytest.mark.skipif(
     not os.access("/dev/fuse", os.W_OK) or os.geteuid() != 0, reason="needs root and /dev/fuse to mount a faulty disk"
