@@ -3,6 +3,7 @@
 //! The layers, each naming only what stands below it: `server`, `s3`, `engine`, then `http`, `index`,
 //! `log` and `io`. ARCHITECTURE.md is the map.
 
+pub mod check;
 pub mod config;
 pub mod engine;
 pub mod http;

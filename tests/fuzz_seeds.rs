@@ -22,6 +22,8 @@ mod index;
 mod log;
 #[path = "../fuzz/checks/sigv4.rs"]
 mod sigv4;
+#[path = "../fuzz/checks/value.rs"]
+mod value;
 #[path = "../fuzz/checks/xml.rs"]
 mod xml;
 
@@ -58,6 +60,11 @@ fn logs_hold_their_checks() {
 #[test]
 fn runs_of_the_index_hold_their_checks() {
     run("index", index::check);
+}
+
+#[test]
+fn keys_and_values_hold_their_checks() {
+    run("value", value::check);
 }
 
 #[test]

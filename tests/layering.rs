@@ -49,12 +49,18 @@ const LAYERS: &[Layer] = &[
         &[
             "config",
             "limits",
+            "check::Target",
+            "io::SegmentId",
             "io::uring::Access",
             "io::uring::CoreChoice",
             "io::uring::FormatOptions",
             "io::uring::Formatting",
             "s3::auth::RootUser",
         ],
+    ),
+    machine(
+        "check/",
+        &["check", "engine", "index", "log", "limits", "io", "io::uring"],
     ),
     machine(
         "server/",
@@ -65,7 +71,7 @@ const LAYERS: &[Layer] = &[
         &["volumes", "config", "log", "io", "io::uring", "limits"],
     ),
     pure("lib.rs", &[]),
-    machine("main.rs", &["config", "server", "volumes"]),
+    machine("main.rs", &["check", "config", "server", "volumes"]),
 ];
 
 const PURE_S3: &[&str] = &[

@@ -80,6 +80,41 @@ Exit codes:
   1  a volume could not be looked at, or has errors
   2  the command line is wrong";
 
+const CHECK_HELP: &str = "\
+Examples:
+  weft check /srv/weft
+      Reads and verifies all that is stored; shows what is damaged: segment, offset, object.
+
+  weft check --json /srv/weft | jq '.[].findings[]'
+      The same for programs.
+
+It changes nothing, and refuses while a daemon runs on the directory.
+
+Exit codes:
+  0  everything is as it was written
+  1  something is damaged; the report says what and where
+  2  it could not be checked; the message says why";
+
+const INSPECT_HELP: &str = "\
+Examples:
+  weft inspect /srv/weft
+      A line for each segment.
+
+  weft inspect /srv/weft --segment 0000001a
+      Its header, and if it is a log its batches and records.
+
+  weft inspect /srv/weft --record 0000001a:8256
+      One record, with all that it says.
+
+  weft inspect /srv/weft --key photos/2026/cat.jpg
+      Every record of the key in bucket photos, and where the bytes lie.
+
+It changes nothing, and refuses while a daemon runs on the directory.
+
+Exit codes:
+  0  shown
+  2  there is no such thing, or it could not be read; the message says why";
+
 /// An S3-compatible object store for one Linux machine.
 #[derive(Parser)]
 #[command(name = "weft", version, arg_required_else_help = true, max_term_width = 100)]
@@ -99,6 +134,12 @@ enum Subcommands {
     /// Shows volumes: their sizes, and what is wrong with them
     #[command(after_help = VOLUMES_HELP)]
     Volumes(VolumesFlags),
+    /// Verifies everything that is stored, while no daemon runs
+    #[command(after_help = CHECK_HELP)]
+    Check(CheckFlags),
+    /// Shows a segment, a record, or where a key's bytes lie, while no daemon runs
+    #[command(after_help = INSPECT_HELP)]
+    Inspect(InspectFlags),
 }
 
 /// What the process is to do.
@@ -106,6 +147,8 @@ pub enum Command {
     Serve(RawConfig),
     Format(RawFormat),
     Volumes(VolumesFlags),
+    Check(CheckFlags),
+    Inspect(InspectFlags),
 }
 
 #[derive(Args)]
@@ -181,6 +224,35 @@ pub struct VolumesFlags {
     pub json: bool,
 }
 
+#[derive(Args)]
+pub struct CheckFlags {
+    /// Data directories, as given to `weft serve --data`
+    #[arg(value_name = "DIR", required = true)]
+    pub dirs: Vec<PathBuf>,
+    /// Print an array of reports, one for each directory
+    #[arg(long)]
+    pub json: bool,
+}
+
+#[derive(Args)]
+pub struct InspectFlags {
+    /// The data directory, as given to `weft serve --data`
+    #[arg(value_name = "DIR")]
+    pub dir: PathBuf,
+    /// Show one segment: its header, batches and records
+    #[arg(long, value_name = "ID", group = "target")]
+    pub segment: Option<String>,
+    /// Show the record at an offset of a segment
+    #[arg(long, value_name = "ID:OFFSET", group = "target")]
+    pub record: Option<String>,
+    /// Show every record of a key, and where its bytes lie
+    #[arg(long, value_name = "BUCKET/KEY", group = "target")]
+    pub key: Option<String>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+}
+
 /// What the process was given.
 ///
 /// # Errors
@@ -196,6 +268,8 @@ pub fn read() -> Result<Command, clap::Error> {
             segment_size: flags.segment_size,
         }),
         Subcommands::Volumes(flags) => Command::Volumes(flags),
+        Subcommands::Check(flags) => Command::Check(flags),
+        Subcommands::Inspect(flags) => Command::Inspect(flags),
     })
 }
 

@@ -11,6 +11,7 @@ mod days;
 pub mod flags;
 mod format;
 mod size;
+pub mod target;
 
 pub use format::{Format, RawFormat};
 
@@ -105,6 +106,10 @@ pub enum ConfigError {
         given: String,
     },
     Days {
+        given: String,
+    },
+    /// Nothing that `weft inspect` can show.
+    Target {
         given: String,
     },
     HalfOfCredentials {
@@ -341,6 +346,10 @@ impl fmt::Display for ConfigError {
             ConfigError::Days { given } => write!(
                 f,
                 "{given:?} is no number of days: give --abort-uploads-after a number greater than 0, as 7 or 0.5"
+            ),
+            ConfigError::Target { given } => write!(
+                f,
+                "{given:?} names nothing to inspect: give --segment 0000001a, --record 0000001a:8256, or --key BUCKET/KEY"
             ),
             ConfigError::HalfOfCredentials { missing } => {
                 write!(f, "half of the credentials is missing: set {missing} too")

@@ -53,7 +53,9 @@ pub use body_reader::{BodyReader, Piece};
 pub use buckets::{BucketPage, BucketWalk};
 pub use budget::{DocumentMemory, HeldBytes, MemoryUse};
 pub use core::Counters;
-pub use entry::{Bucket, ETag, Glance, GlanceAt, ListedObject, ListedUpload, Object, Part, Upload};
+pub use entry::{
+    Bucket, ETag, Extent, Glance, GlanceAt, Layout, ListedObject, ListedUpload, Object, Part, Upload,
+};
 pub use histogram::{Durations, Histogram};
 pub use holdings::Holdings;
 pub use message::{Completion, Message, Outcome, PartPage, Refusal, WriteCondition};

@@ -27,13 +27,12 @@ use crate::engine::message::{
 use crate::engine::planted::{Fault, planted};
 use crate::engine::space::Before;
 use crate::index::key::{self, Named};
-use crate::index::{Entry, Go, INDEX_START, LogPosition, Manifest, RunPlace};
+use crate::index::{Base, Entry, Go, INDEX_START, LogPosition, Manifest, RunPlace};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SEGMENTS_PER_VOLUME, SegmentId, VolumeState};
 use crate::log::{
     BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, RecordRef,
     ScanStep, SegmentHeader, SegmentKind, WATERMARK_OFFSET, decode_watermark, is_of_an_empty_log,
 };
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::rc::Rc;
@@ -64,7 +63,7 @@ pub struct Recovered {
     pub segments_unreadable: u64,
     /// Segments that an earlier run made, and that are not there.
     pub segments_missing: u64,
-    /// Cores of the last run whose manifest is lost.
+    /// Manifests that are lost.
     pub manifests_missing: u64,
     /// Pages of the index that cannot be read.
     pub pages_unreadable: u64,
@@ -209,20 +208,22 @@ impl<I: Machine> Core<I> {
         let surveyed = self.survey_share(&mut recovered).await?;
         let survey = self.exchange(surveyed.survey).await;
         self.note_segments(&survey, &mut recovered);
-        let base = Base::of(&survey.manifests);
+        let found = survey.manifests.iter();
+        let base = Base::of(found.map(|(segment, manifest)| (segment.0, manifest)));
         if self.is_coordinator() {
-            recovered.manifests_missing += base.missing() + base.outdated(&survey.segments);
+            let is_there = |generation| survey.segments.iter().any(|found| found.generation == generation);
+            recovered.manifests_missing += base.missing().count() as u64 + base.outdated(is_there);
             self.tell_what_may_be_missing(&base);
         }
         self.take_runs(&base);
         self.settle_freed(&surveyed.freed, survey.newest_epoch).await?;
         let mut unneeded: Vec<SegmentId> = surveyed.indexes;
-        unneeded.retain(|segment| !base.segments.contains(segment));
+        unneeded.retain(|segment| !base.segments.contains(&segment.0));
         let mut logs: Vec<FoundLog> = Vec::new();
         for log in surveyed.logs {
             let segment = SegmentId(log.header.segment);
-            match base.tail_of(log) {
-                Some(log) => logs.push(log),
+            match base.tail_of(&log.header) {
+                Some(from) => logs.push(FoundLog { from, ..log }),
                 None => unneeded.push(segment),
             }
         }
@@ -432,6 +433,11 @@ impl<I: Machine> Core<I> {
                 SegmentKind::Index => {
                     let front = self.read_window(segment, 0, INDEX_START).await?;
                     let manifest = Manifest::latest(&front, &header);
+                    let lost = Manifest::slots_lost(&front, &header);
+                    if lost > 0 {
+                        warn!("weft: index segment {segment}: a manifest is damaged in both copies");
+                    }
+                    recovered.manifests_missing += lost as u64;
                     share
                         .survey
                         .manifests
@@ -994,81 +1000,6 @@ fn owner_of(index_key: &[u8], cores: usize) -> Option<CoreId> {
         | Named::Part { bucket, key, .. } => owner_among(cores, bucket, &key),
         Named::Bucket { .. } => COORDINATOR,
     })
-}
-
-/// The manifests that a start goes by: those of the latest boot of which one says that every core had written one.
-#[derive(Default)]
-struct Base {
-    epoch: Option<u32>,
-    cores: u16,
-    /// The latest of each core.
-    manifests: BTreeMap<u16, Manifest>,
-    /// Where they, and the runs that they name, lie.
-    segments: BTreeSet<SegmentId>,
-}
-
-impl Base {
-    fn of(found: &[(SegmentId, Manifest)]) -> Base {
-        let confirmed = found.iter().filter(|(_, manifest)| manifest.is_confirmed);
-        let Some((_, latest)) = confirmed.max_by_key(|(_, manifest)| manifest.epoch) else {
-            return Base::default();
-        };
-        let mut base = Base {
-            epoch: Some(latest.epoch),
-            cores: latest.cores,
-            ..Base::default()
-        };
-        for (segment, manifest) in found
-            .iter()
-            .filter(|(_, manifest)| manifest.epoch == latest.epoch)
-        {
-            base.segments.insert(*segment);
-            let is_newer = |known: &Manifest| known.number < manifest.number;
-            if base.manifests.get(&manifest.core).is_none_or(is_newer) {
-                base.manifests.insert(manifest.core, manifest.clone());
-            }
-        }
-        let runs = base.manifests.values().flat_map(|manifest| &manifest.runs);
-        let extents = runs.flat_map(|place| &place.extents);
-        base.segments
-            .extend(extents.map(|extent| SegmentId(extent.segment)));
-        base
-    }
-
-    /// Cores whose manifest is lost.
-    fn missing(&self) -> u64 {
-        u64::from(self.cores).saturating_sub(self.manifests.len() as u64)
-    }
-
-    /// Cores whose latest manifest is lost: the log in which an older one's runs end is freed only by a later one.
-    fn outdated(&self, segments: &[FoundSegment]) -> u64 {
-        let is_there = |generation: u64| segments.iter().any(|found| found.generation == generation);
-        let ends = self
-            .manifests
-            .values()
-            .map(|manifest| manifest.covered.generation);
-        ends.filter(|&generation| generation > 0 && !is_there(generation))
-            .count() as u64
-    }
-
-    /// The part of a log that is not in the runs; `None` if all of it is.
-    fn tail_of(&self, log: FoundLog) -> Option<FoundLog> {
-        let Some(base) = self.epoch else { return Some(log) };
-        if log.header.epoch != base {
-            return (log.header.epoch > base).then_some(log);
-        }
-        let Some(manifest) = self.manifests.get(&log.header.core) else {
-            return Some(log);
-        };
-        match log.header.generation.cmp(&manifest.covered.generation) {
-            Ordering::Less => None,
-            Ordering::Equal => Some(FoundLog {
-                from: manifest.covered,
-                ..log
-            }),
-            Ordering::Greater => Some(log),
-        }
-    }
 }
 
 /// Whether there may be such a segment.

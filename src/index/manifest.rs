@@ -59,6 +59,16 @@ pub struct RunPlace {
     pub extents: Vec<PageAddress>,
 }
 
+/// What lies where a copy of a manifest may.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum ManifestCopy {
+    /// Zeros: none was written in this life, or it is lost.
+    Blank,
+    Whole(Manifest),
+    /// It is not as it was written.
+    Damaged,
+}
+
 /// What a core's index is made of.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Manifest {
@@ -173,11 +183,52 @@ impl Manifest {
 
     /// The latest manifest in the front of an index segment.
     pub fn latest(front: &[u8], segment: &SegmentHeader) -> Option<Manifest> {
-        let copies = (0..SLOTS * COPIES).filter_map(|copy| {
-            let at = (MANIFEST_OFFSET + copy * MANIFEST_BYTES) as usize;
-            Manifest::decode(front.get(at..at + MANIFEST_BYTES as usize)?, segment)
+        let copies = Manifest::slots(front, segment).into_iter().flatten();
+        let manifests = copies.filter_map(|(_, copy)| match copy {
+            ManifestCopy::Whole(manifest) => Some(manifest),
+            ManifestCopy::Blank | ManifestCopy::Damaged => None,
         });
-        copies.max_by_key(|manifest| (manifest.epoch, manifest.number))
+        manifests.max_by_key(|manifest| (manifest.epoch, manifest.number))
+    }
+
+    /// The two copies of each slot in the front of an index segment, and where in it they lie.
+    pub fn slots(front: &[u8], segment: &SegmentHeader) -> [[(u32, ManifestCopy); 2]; 2] {
+        [0, 1].map(|slot| {
+            [0, 1].map(|copy| {
+                let offset = manifest_offset(slot, copy);
+                let bytes = front.get(offset as usize..(offset + MANIFEST_BYTES) as usize);
+                let bytes = bytes.unwrap_or_default();
+                let copy = match Manifest::decode(bytes, segment) {
+                    Some(manifest) => ManifestCopy::Whole(manifest),
+                    None if bytes.iter().all(|&byte| byte == 0) => ManifestCopy::Blank,
+                    None => ManifestCopy::Damaged,
+                };
+                (offset, copy)
+            })
+        })
+    }
+
+    /// Slots of which both copies are lost. A crash tears one of them at most; one in the first moment of a life leaves
+    /// what lay there before, but no manifest of this life beside it.
+    pub fn slots_lost(front: &[u8], segment: &SegmentHeader) -> usize {
+        let slots = Manifest::slots(front, segment);
+        let is_of_this_life = |(offset, copy): &(u32, ManifestCopy)| match copy {
+            ManifestCopy::Whole(_) => true,
+            ManifestCopy::Blank => false,
+            ManifestCopy::Damaged => {
+                front[*offset as usize..]
+                    .first_chunk()
+                    .is_some_and(|head: &[u8; HEAD_BYTES]| {
+                        field(head, AT_MAGIC) == MAGIC
+                            && u64::from_le_bytes(field(head, AT_GENERATION)) == segment.generation
+                    })
+            }
+        };
+        if !slots.iter().flatten().any(is_of_this_life) {
+            return 0;
+        }
+        let is_damaged = |(_, copy): &(u32, ManifestCopy)| *copy == ManifestCopy::Damaged;
+        slots.iter().filter(|slot| slot.iter().all(is_damaged)).count()
     }
 }
 
@@ -368,8 +419,24 @@ mod tests {
         assert_eq!(latest(&front), Some(6));
         front[manifest_offset(6, 0) as usize + 100] ^= 1;
         assert_eq!(latest(&front), Some(6));
+        assert_eq!(Manifest::slots_lost(&front, &segment()), 0);
         front[manifest_offset(6, 1) as usize + 100] ^= 1;
         assert_eq!(latest(&front), Some(5));
+        assert_eq!(Manifest::slots_lost(&front, &segment()), 1);
+        let mut before = front.clone();
+        before[MANIFEST_OFFSET as usize..INDEX_START as usize].fill(7);
+        assert_eq!(
+            Manifest::slots_lost(&before, &segment()),
+            0,
+            "what lay there before this life"
+        );
+        let second = manifest_offset(6, 1) as usize;
+        front[second..second + MANIFEST_BYTES as usize].fill(0);
+        assert_eq!(
+            Manifest::slots_lost(&front, &segment()),
+            0,
+            "a crash may have left that"
+        );
         assert_eq!(latest(&front[..4096]), None);
     }
 }

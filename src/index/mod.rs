@@ -10,6 +10,7 @@
 //! No I/O, no clock: where a page of a run is needed, a step says so (`Need`), and is taken again with the page at hand.
 //! Invariant: an entry is here only if the record that made it true is on stable storage.
 
+mod base;
 mod build;
 mod cursor;
 mod filter;
@@ -22,10 +23,12 @@ mod run;
 mod testing;
 mod walk;
 
+pub use base::Base;
 pub use build::RunBuilder;
 pub use cursor::RunCursor;
 pub use manifest::{
-    INDEX_START, LogPosition, MANIFEST_BYTES, Manifest, RunPlace, manifest_copies, manifest_offset,
+    INDEX_START, LogPosition, MANIFEST_BYTES, Manifest, ManifestCopy, RunPlace, manifest_copies,
+    manifest_offset,
 };
 pub use merge::MergeCursor;
 pub use page::{

@@ -232,8 +232,27 @@ impl Page {
     }
 
     /// Items of a leaf, children of an inner page: at least one, but for a page that is lost.
-    pub(super) fn count(&self) -> usize {
+    pub fn count(&self) -> usize {
         self.count
+    }
+
+    /// Where the pages of the level below lie, in order; none for a leaf.
+    pub fn children(&self) -> Vec<PageAddress> {
+        let children = (0..self.count).map_while(|index| self.child(index));
+        children.map(|child| child.address).collect()
+    }
+
+    /// Gives `see` each item of a leaf, in order: key, sequence, and value (`None`: the key was deleted).
+    pub fn for_each_item(&self, mut see: impl FnMut(&[u8], u64, Option<&[u8]>)) {
+        if self.level > 0 {
+            return;
+        }
+        let mut key = self.prefix().to_vec();
+        for index in 0..self.count {
+            key.truncate(self.prefix_length);
+            key.extend_from_slice(self.suffix(index));
+            see(&key, self.sequence(index), self.value(index));
+        }
     }
 
     /// What its keys start with.

@@ -300,6 +300,29 @@ impl BatchHeader {
     }
 }
 
+/// Bits in which the generation in a damaged header may differ from the one that was written.
+const GENERATION_BITS_OFF_MAX: u32 = 2;
+
+/// Whether `bytes` begin with a header of a batch of this life at `offset` that is not as it was written. A header lies
+/// in one sector, so no torn write leaves one like that. `false` for a whole one, and for what has too little of one.
+pub fn is_damaged_batch_header(bytes: &[u8], segment: &SegmentHeader, offset: u32) -> bool {
+    let Some(header) = bytes.first_chunk::<BATCH_HEADER_BYTES>() else {
+        return false;
+    };
+    if crc32fast::hash(&header[..AT_HEADER_CRC32]) == u32::from_le_bytes(field(header, AT_HEADER_CRC32)) {
+        return false;
+    }
+    let agrees = [
+        field(header, AT_MAGIC) == MAGIC,
+        field(header, AT_VOLUME_ID) == segment.volume_id,
+        u32::from_le_bytes(field(header, AT_SEGMENT)) == segment.segment,
+        u32::from_le_bytes(field(header, AT_OFFSET)) == offset,
+    ];
+    let generation = u64::from_le_bytes(field(header, AT_GENERATION));
+    agrees.iter().filter(|agrees| **agrees).count() + 1 >= agrees.len()
+        && (generation ^ segment.generation).count_ones() <= GENERATION_BITS_OFF_MAX
+}
+
 /// A batch that was read back.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchRef<'a> {
@@ -321,6 +344,11 @@ impl<'a> BatchRef<'a> {
     /// Its number in this life: 0, 1, 2...
     pub fn number(&self) -> u32 {
         self.header.number
+    }
+
+    /// Whether it is the last of its life.
+    pub fn is_seal(&self) -> bool {
+        self.header.sealed
     }
 
     /// Records that were written in it.
@@ -362,6 +390,26 @@ mod tests {
 
     fn decode<'a>(bytes: &'a [u8], offset: u32) -> Option<BatchRef<'a>> {
         BatchHeader::decode(bytes, &header(), offset)?.verify(bytes)
+    }
+
+    #[test]
+    fn a_damaged_header_is_told_from_none_and_from_one_of_another_life() {
+        let writer = BatchWriter::new(vec![0; 4096], &header(), 0x2000, 0);
+        let (whole, _) = writer.finish();
+        let is_damaged = |bytes: &[u8]| is_damaged_batch_header(bytes, &header(), 0x2000);
+        assert!(!is_damaged(&whole));
+        for bit in 0..8 * BATCH_HEADER_BYTES {
+            let mut damaged = whole.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            assert!(is_damaged(&damaged), "bit {bit}");
+        }
+        let mut earlier = header();
+        earlier.generation -= 0x100;
+        let writer = BatchWriter::new(vec![0; 4096], &earlier, 0x2000, 0);
+        let (mut stale, _) = writer.finish();
+        assert!(!is_damaged(&stale));
+        stale[50] ^= 1;
+        assert!(!is_damaged(&stale[..63]) && !is_damaged(&[0; 64]) && !is_damaged(&[0xff; 64]));
     }
 
     #[test]

@@ -13,7 +13,7 @@ mod scanner;
 mod segment;
 mod watermark;
 
-pub use batch::{BATCH_HEADER_BYTES, BatchRef, BatchWriter, Placed};
+pub use batch::{BATCH_HEADER_BYTES, BatchRef, BatchWriter, Placed, is_damaged_batch_header};
 pub use block::{
     BlockError, BlockRange, BlockSlice, block_payload_length, block_range, blocks_for, disk_bytes_for,
     seal_block, verify_block,

@@ -164,6 +164,14 @@ impl SegmentHeader {
         }
     }
 
+    /// Each of the two copies in the first 4096 bytes of a segment, as it is.
+    ///
+    /// # Errors
+    /// As [`SegmentHeader::decode`], for each copy.
+    pub fn decode_copies(bytes: &[u8]) -> [Result<SegmentHeader, HeaderError>; 2] {
+        [0, COPY_BYTES].map(|at| decode_copy(copy_at(bytes, at).ok_or(HeaderError::Damaged)?))
+    }
+
     /// Whether this header belongs to segment `segment` of this volume.
     ///
     /// # Errors
@@ -278,6 +286,21 @@ mod tests {
         assert_eq!(header().encode()[..64], golden[..64]);
         assert_eq!(header().encode()[..], golden[..]);
         assert_eq!(SegmentHeader::decode(&golden), Ok(header()));
+    }
+
+    #[test]
+    fn each_copy_is_judged_by_itself() {
+        let mut bytes = header().encode();
+        assert_eq!(SegmentHeader::decode_copies(&bytes), [Ok(header()); 2]);
+        bytes[COPY_BYTES + 100] = 1;
+        assert_eq!(
+            SegmentHeader::decode_copies(&bytes),
+            [Ok(header()), Err(HeaderError::Damaged)]
+        );
+        assert_eq!(
+            SegmentHeader::decode_copies(&bytes[..COPY_BYTES]),
+            [Ok(header()), Err(HeaderError::Damaged)]
+        );
     }
 
     #[test]

@@ -179,7 +179,7 @@ impl fmt::Display for Damage<'_> {
             (found.batches_damaged, "batches of the log cannot be read"),
             (found.segments_unreadable, "segments cannot be read"),
             (found.segments_missing, "segment files are missing"),
-            (found.manifests_missing, "cores have lost their manifest"),
+            (found.manifests_missing, "manifests of the index are lost"),
             (found.pages_unreadable, "parts of the index cannot be read"),
             (
                 found.extents_missing,

@@ -143,6 +143,12 @@ class Daemon:
         self.process.kill()
         self.process.wait()
 
+    def assert_clean(self) -> str:
+        """`weft check` finds nothing wrong with what the stopped daemon left; what it says."""
+        checked = subprocess.run([str(BINARY), "check", str(self.data)], capture_output=True, text=True)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        return checked.stdout
+
     def discard(self) -> None:
         """Ends the process however it is, and removes its data."""
         if self.process and self.process.poll() is None:

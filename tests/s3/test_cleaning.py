@@ -76,6 +76,8 @@ def test_a_volume_is_overwritten_many_times_over(own_daemon):
     daemon.start()
     volume.s3 = client_for(daemon.endpoint)
     volume.check_all()
+    daemon.stop()
+    assert "pages of 0 runs" not in daemon.assert_clean()
 
 
 def test_what_is_deleted_from_a_full_volume_makes_room(own_daemon):
@@ -102,3 +104,4 @@ def test_what_is_deleted_from_a_full_volume_makes_room(own_daemon):
     wait_until(is_filled, 10, "room for a fifth of the volume")
     volume.check_all()
     daemon.stop()
+    daemon.assert_clean()

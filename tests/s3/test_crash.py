@@ -25,12 +25,14 @@ def test_acknowledged_changes_outlive_sigkill(own_daemon):
     writers = new_writers(daemon, seed)
     for round in range(ROUNDS):
         load_until(daemon.kill, daemon, writers, dice.uniform(0.3, 2.5))
+        daemon.assert_clean()
         daemon.flags = ("--cores", dice.choice(["1", "2"]))
         daemon.start()
         assert daemon.ready_seconds < RESTART_SECONDS_MAX, f"round {round}: restart took {daemon.ready_seconds:.1f} s"
         verify_all(writers)
     assert sum(writer.changes for writer in writers) > 20 * ROUNDS, "too little load to prove anything"
     daemon.stop()
+    daemon.assert_clean()
 
 
 @pytest.mark.timeout(120 + 20 * ROUNDS)
@@ -46,11 +48,13 @@ def test_acknowledged_changes_outlive_sigkill_while_segments_are_cleaned(own_dae
         wanted_bytes = (round + 1) * CLEANED_BYTES // 4
         is_enough = lambda: put_bytes(writers) >= wanted_bytes  # noqa: B023, E731 - called within the round
         load_until(daemon.kill, daemon, writers, dice.uniform(0.3, 1.5), is_enough)
+        daemon.assert_clean()
         daemon.flags = ("--cores", dice.choice(["1", "2"]))
         daemon.start()
         verify_all(writers)
     print(f"changes: {sum(w.changes for w in writers)}; PUTs: {put_bytes(writers) / CLEANED_BYTES:.1f} times the capacity")
     daemon.stop()
+    daemon.assert_clean()
 
 
 def put_bytes(writers) -> int:
@@ -79,6 +83,7 @@ def test_buckets_and_uploads_outlive_sigkill(own_daemon):
     got = s3.get_object(Bucket="bucket-0", Key="k")
     assert (md5(got["Body"].read()), got["Metadata"]) == (md5(pattern(PART)), {"a": "1"})
     daemon.stop()
+    daemon.assert_clean()
 
 
 def test_a_crash_right_after_the_first_start_loses_nothing(own_daemon):
@@ -93,3 +98,4 @@ def test_a_crash_right_after_the_first_start_loses_nothing(own_daemon):
     daemon.start()
     assert keys_of(s3, "first") == ["0", "1", "2"]
     daemon.stop()
+    daemon.assert_clean()

@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 
 /// The default capacity, in per cent of what is free at the first start.
 const CAPACITY_DEFAULT_PERCENT: u64 = 80;
-const LOCK_NAME: &str = "weft.lock";
+pub(super) const LOCK_NAME: &str = "weft.lock";
 /// How long the writes of a process that is gone are waited for.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 const LOCK_RETRY_DELAY: Duration = Duration::from_millis(5);
-const SUPERBLOCK_NAME: &str = "superblock";
+pub(super) const SUPERBLOCK_NAME: &str = "superblock";
 const SUPERBLOCK_NEW_NAME: &str = "superblock.new";
 const SEGMENTS_NAME: &str = "segments";
 const PROBE_NAME: &str = "direct-io.probe";
@@ -205,12 +205,12 @@ impl Directory {
 }
 
 /// The name of a segment's file.
-fn segment_file_name(id: SegmentId) -> String {
+pub(super) fn segment_file_name(id: SegmentId) -> String {
     format!("{id}.seg")
 }
 
 /// The segment that a file of this name holds; `None` for any other name.
-fn segment_of_file_name(name: &str) -> Option<SegmentId> {
+pub(super) fn segment_of_file_name(name: &str) -> Option<SegmentId> {
     let digits = name.strip_suffix(".seg")?;
     let id = SegmentId(u32::from_str_radix(digits, 16).ok()?);
     (segment_file_name(id) == name).then_some(id)
@@ -224,7 +224,7 @@ fn free_bytes(dir: &Path) -> Result<u64, VolumeError> {
     Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
 }
 
-fn lock(dir: &Path) -> Result<File, VolumeError> {
+pub(super) fn lock(dir: &Path) -> Result<File, VolumeError> {
     let path = dir.join(LOCK_NAME);
     let file = OpenOptions::new()
         .read(true)
@@ -256,7 +256,7 @@ fn lock(dir: &Path) -> Result<File, VolumeError> {
     Ok(file)
 }
 
-fn pid_in(file: &File) -> Option<u32> {
+pub(super) fn pid_in(file: &File) -> Option<u32> {
     let mut text = [0; 16];
     let length = file.read_at(&mut text, 0).ok()?;
     std::str::from_utf8(&text[..length]).ok()?.trim().parse().ok()

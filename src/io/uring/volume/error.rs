@@ -42,6 +42,10 @@ pub enum VolumeError {
     NewerVersion { path: PathBuf, version: u32 },
     /// Neither copy of the superblock is whole.
     Damaged { path: PathBuf },
+    /// There is nothing to look at.
+    NoVolume { dir: PathBuf },
+    /// A device, or one volume of several: no tool looks at those while they are stopped.
+    CannotLook { path: PathBuf },
     /// There are segments, but no superblock.
     SuperblockMissing { dir: PathBuf },
     /// [`BOOT_EPOCH_MAX`] starts.
@@ -207,6 +211,17 @@ impl fmt::Display for VolumeError {
             VolumeError::Damaged { path } => write!(
                 f,
                 "{} is damaged in both copies: restore it from a backup; nothing was changed",
+                path.display()
+            ),
+            VolumeError::NoVolume { dir } => write!(
+                f,
+                "{} holds no volume: give the directory that `weft serve --data` was given",
+                dir.display()
+            ),
+            VolumeError::CannotLook { path } => write!(
+                f,
+                "{} is a device or one of several volumes, which cannot be checked or inspected yet: give the directory of \
+                 a volume that is alone; `weft volumes` shows the others",
                 path.display()
             ),
             VolumeError::SuperblockMissing { dir } => write!(

@@ -16,12 +16,14 @@ mod error;
 mod inspect;
 mod members;
 mod probe;
+mod stopped;
 mod superblock;
 #[cfg(test)]
 mod tests;
 
 pub use error::VolumeError;
 pub use inspect::{Inspected, inspect};
+pub use stopped::{StoppedSegment, StoppedVolume, StoredShape};
 
 use crate::io::{SEGMENTS_PER_VOLUME, SegmentId, VolumeShape, VolumeState};
 use crate::limits::{BOOT_EPOCH_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
