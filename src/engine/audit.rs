@@ -35,25 +35,26 @@ pub struct Stock {
 
 impl<I: Machine> Core<I> {
     /// Buckets that objects of this core are in, and that nobody knows. One look for each bucket that there is.
-    pub async fn buckets_wanted(self: &Rc<Self>) -> Result<BTreeSet<BucketId>, Refusal> {
-        let there = self.buckets_in(key::object_prefix).await?;
+    /// And how many pages could not be read for it.
+    pub async fn buckets_wanted(self: &Rc<Self>) -> Result<(BTreeSet<BucketId>, u64), Refusal> {
+        let held = Held::passing_over(&self.pages);
+        let mut wanted = self.buckets_in(key::object_prefix, &held).await?;
         let buckets = self.buckets.borrow();
-        Ok(there
-            .into_iter()
-            .filter(|bucket| !buckets.contains(*bucket))
-            .collect())
+        wanted.retain(|bucket| !buckets.contains(*bucket));
+        Ok((wanted, held.passed_over()))
     }
 
     /// Buckets that the index has keys of, under what `prefix_of` gives for each.
     async fn buckets_in(
         self: &Rc<Self>,
         prefix_of: fn(BucketId, &[u8]) -> Vec<u8>,
+        held: &Held<'_>,
     ) -> Result<BTreeSet<BucketId>, Refusal> {
         let _guard = self.guard();
         let first = prefix_of(BucketId(0), b"");
         let table = first[0];
         let mut found = BTreeSet::new();
-        self.walk_index(first, |index_key, _| {
+        self.walk_with(&mut Cursor::new(first), held, |index_key, _| {
             if index_key[0] != table {
                 return Go::Stop;
             }
@@ -85,7 +86,10 @@ impl<I: Machine> Core<I> {
             self.drop_from(&upload, false).await?;
         }
         let kept = self.may_be_mended();
-        for bucket in self.buckets_in(key::upload_prefix).await? {
+        for bucket in self
+            .buckets_in(key::upload_prefix, &Held::ahead(&self.pages))
+            .await?
+        {
             if !self.buckets.borrow().contains(bucket) {
                 match kept {
                     false => self.drop_from(&key::upload_prefix(bucket, b""), true).await?,

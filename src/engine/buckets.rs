@@ -21,6 +21,8 @@ use std::rc::Rc;
 pub struct BucketTable {
     by_name: BTreeMap<String, Bucket>,
     state: HashMap<BucketId, State>,
+    /// There may be others that could not be read: an unknown name may be one of theirs.
+    may_miss: bool,
 }
 
 /// Which buckets to list.
@@ -70,6 +72,15 @@ enum State {
 impl BucketTable {
     pub fn get(&self, name: &str) -> Option<&Bucket> {
         self.by_name.get(name)
+    }
+
+    /// At start: others could not be read.
+    pub fn note_missing(&mut self) {
+        self.may_miss = true;
+    }
+
+    pub fn may_miss(&self) -> bool {
+        self.may_miss
     }
 
     /// How many there are.
@@ -184,6 +195,9 @@ impl<I: Machine> Core<I> {
         if self.buckets.borrow().get(&name).is_some() {
             return Err(Refusal::BucketExists);
         }
+        if self.buckets.borrow().may_miss() {
+            return Err(Refusal::Damaged);
+        }
         if self.buckets.borrow().is_full_for(&name) {
             return Err(Refusal::TooManyBuckets);
         }
@@ -208,12 +222,7 @@ impl<I: Machine> Core<I> {
     /// Coordinator: deletes a bucket everywhere, if it is empty.
     pub async fn delete_bucket_everywhere(self: &Rc<Self>, name: String) -> Result<Bucket, Refusal> {
         let _turn = self.bucket_changes.lock().await;
-        let bucket = self
-            .buckets
-            .borrow()
-            .get(&name)
-            .cloned()
-            .ok_or(Refusal::NoSuchBucket)?;
+        let bucket = self.known_bucket(&name)?;
         if self.buckets.borrow().is_lost(bucket.id) {
             return Err(Refusal::BucketBusy);
         }

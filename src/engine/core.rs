@@ -8,7 +8,7 @@ use crate::engine::buckets::BucketTable;
 use crate::engine::budget::BufferBudget;
 use crate::engine::cache::{LookupCache, Versions};
 use crate::engine::checkpoint::Checkpoints;
-use crate::engine::entry::{Extent, Object};
+use crate::engine::entry::{Bucket, Extent, Object};
 use crate::engine::group_commit::CommitQueue;
 use crate::engine::histogram::{BatchBytes, Durations, RecordCounts};
 use crate::engine::holdings::Holdings;
@@ -204,6 +204,19 @@ impl<I: Machine> Core<I> {
             true => Refusal::OutOfReach,
             false => absent,
         }
+    }
+
+    /// The bucket of that name, as this core knows it.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`; `Damaged` if it may be one that could not be read; `OutOfReach` if it may be on a missing volume.
+    pub fn known_bucket(&self, name: &str) -> Result<Bucket, Refusal> {
+        let buckets = self.buckets.borrow();
+        let absent = match buckets.may_miss() {
+            true => Refusal::Damaged,
+            false => Refusal::NoSuchBucket,
+        };
+        buckets.get(name).cloned().ok_or(self.not_found(absent))
     }
 
     /// Refuses an object that is not on the volumes that are there, before a byte of it is promised.
@@ -410,6 +423,10 @@ impl<I: Machine> Core<I> {
             }
             Request::Damaged => {
                 self.note_damage();
+                self.reply(to, Reply::Done);
+            }
+            Request::BucketsMissing => {
+                self.buckets.borrow_mut().note_missing();
                 self.reply(to, Reply::Done);
             }
             Request::FreezeBucket { bucket } => self.in_task(to, async move |core| {

@@ -104,6 +104,8 @@ pub enum Request {
     },
     /// At start: some core met damage.
     Damaged,
+    /// At start: there may be buckets that could not be read.
+    BucketsMissing,
     /// Each core: refuse changes in this bucket from now on, and say whether it is empty.
     FreezeBucket {
         bucket: BucketId,
@@ -155,7 +157,8 @@ pub enum Reply {
     Surveyed(Survey),
     /// Victims that hold what cannot be moved, ever.
     Cleaned(Vec<SegmentId>),
-    BucketsWanted(Result<BTreeSet<BucketId>, Refusal>),
+    /// And how many pages of the index could not be read.
+    BucketsWanted(Result<(BTreeSet<BucketId>, u64), Refusal>),
     /// Whether it is on stable storage.
     Checkpointed(bool),
 }

@@ -245,10 +245,10 @@ impl<I: Machine> Engine<I> {
     /// The bucket of that name.
     ///
     /// # Errors
-    /// `NoSuchBucket`; `OutOfReach` if it may be on a volume that is missing.
+    /// `NoSuchBucket`; `Damaged` if it may be among those that could not be read; `OutOfReach` if it may be on a volume
+    /// that is missing.
     pub fn bucket(&self, name: &str) -> Result<Bucket, Refusal> {
-        let found = self.core.buckets.borrow().get(name).cloned();
-        found.ok_or(self.core.not_found(Refusal::NoSuchBucket))
+        self.core.known_bucket(name)
     }
 
     /// Refuses what changes something while a volume is missing.
@@ -260,8 +260,16 @@ impl<I: Machine> Engine<I> {
     }
 
     /// A page of the buckets.
-    pub fn buckets(&self, walk: &BucketWalk<'_>) -> BucketPage {
-        self.core.buckets.borrow().walk(walk)
+    ///
+    /// # Errors
+    /// `Damaged` if some could not be read: who mirrors a list would delete what is not in it. `OutOfReach` if they may
+    /// be on a volume that is missing.
+    pub fn buckets(&self, walk: &BucketWalk<'_>) -> Result<BucketPage, Refusal> {
+        let buckets = self.core.buckets.borrow();
+        match buckets.may_miss() {
+            true => Err(self.core.not_verified()),
+            false => Ok(buckets.walk(walk)),
+        }
     }
 
     /// Makes a bucket; `location` is kept and given back.

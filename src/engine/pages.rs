@@ -17,7 +17,7 @@ use crate::index::{
 use crate::io::SegmentId;
 use quick_cache::Weighter;
 use quick_cache::unsync::Cache;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::rc::Rc;
 use xxhash_rust::xxh3::Xxh3Builder;
@@ -104,6 +104,9 @@ pub struct Held<'c> {
     /// Bytes to read when a page is missing, and whether they are worth keeping for others.
     ahead_bytes: u32,
     is_shared: bool,
+    /// Pages that cannot be read are passed over, as if nothing were in them; and how many were.
+    passes_over: bool,
+    passed_over: Cell<u64>,
 }
 
 impl<'c> Held<'c> {
@@ -114,6 +117,8 @@ impl<'c> Held<'c> {
             held: RefCell::default(),
             ahead_bytes: 0,
             is_shared: true,
+            passes_over: false,
+            passed_over: Cell::new(0),
         }
     }
 
@@ -132,6 +137,19 @@ impl<'c> Held<'c> {
             is_shared: false,
             ..Held::new(cache)
         }
+    }
+
+    /// For a walk at start, which finds what can be read.
+    pub fn passing_over(cache: &'c PageCache) -> Held<'c> {
+        Held {
+            passes_over: true,
+            ..Held::ahead(cache)
+        }
+    }
+
+    /// How many pages could not be read.
+    pub fn passed_over(&self) -> u64 {
+        self.passed_over.get()
     }
 
     fn has(&self, run: &Run, address: PageAddress) -> bool {
@@ -169,11 +187,22 @@ impl<I: Machine> Core<I> {
     /// `DiskFailed`, `Damaged`; `OutOfReach` if it is, or may be, on a volume that is missing.
     pub async fn fetch(&self, need: Need, into: &Held<'_>) -> Result<(), Refusal> {
         let Need(run, address) = need;
+        match self.fetch_page(&run, address, into).await {
+            Err(Refusal::Damaged | Refusal::OutOfReach) if into.passes_over => {
+                into.passed_over.update(|pages| pages + 1);
+                into.hold(&run, address, Rc::new(Page::lost(address)));
+                Ok(())
+            }
+            fetched => fetched,
+        }
+    }
+
+    async fn fetch_page(&self, run: &Run, address: PageAddress, into: &Held<'_>) -> Result<(), Refusal> {
         if self.is_out_of_reach(SegmentId(address.segment)) {
             return Err(Refusal::OutOfReach);
         }
         // It was read, and is not what leads on: whole, and of another level.
-        if into.has(&run, address) {
+        if into.has(run, address) {
             warn!(
                 "weft: segment {}: the index page at {} is not the one that belongs there",
                 SegmentId(address.segment),
@@ -182,14 +211,14 @@ impl<I: Machine> Core<I> {
             count(&self.counters.checksum_errors, 1);
             return Err(self.not_verified());
         }
-        if self.pages.is_given_up(&run, address) {
-            self.keep(&run, address, Page::lost(address), into);
+        if self.pages.is_given_up(run, address) {
+            self.keep(run, address, Page::lost(address), into);
             return Ok(());
         }
-        match self.read_pages(&run, address, into).await {
+        match self.read_pages(run, address, into).await {
             Err(Refusal::Damaged) if self.may_give_up() => {
-                self.pages.give_up(&run, address);
-                self.keep(&run, address, Page::lost(address), into);
+                self.pages.give_up(run, address);
+                self.keep(run, address, Page::lost(address), into);
                 Ok(())
             }
             read => read,

@@ -24,10 +24,11 @@ use crate::engine::entry::{Bucket, Extent, Object, Part, Upload};
 use crate::engine::message::{
     Found, FoundSegment, Note, PoisonedTail, Purpose, RecoveredChange, Refusal, Reply, Request, Survey,
 };
+use crate::engine::pages::Held;
 use crate::engine::planted::{Fault, planted};
 use crate::engine::space::Before;
 use crate::index::key::{self, Named};
-use crate::index::{Base, Entry, Go, INDEX_START, LogPosition, Manifest, RunPlace};
+use crate::index::{Base, Cursor, Entry, Go, INDEX_START, LogPosition, Manifest, RunPlace};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SEGMENTS_PER_VOLUME, SegmentId, VolumeState};
 use crate::log::{
     BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, RecordRef,
@@ -788,7 +789,9 @@ impl<I: Machine> Core<I> {
     ) -> Result<(), RecoverError> {
         let mut found: Vec<(String, Bucket)> = Vec::new();
         let guard = self.guard();
-        let walked = self.walk_index(BUCKETS_FROM.to_vec(), |index_key, entry| {
+        let held = Held::passing_over(&self.pages);
+        let mut cursor = Cursor::new(BUCKETS_FROM.to_vec());
+        let walked = self.walk_with(&mut cursor, &held, |index_key, entry| {
             let Some(Named::Bucket { name }) = key::parse(index_key) else {
                 return Go::Stop;
             };
@@ -796,8 +799,14 @@ impl<I: Machine> Core<I> {
             found.extend(name.zip(Bucket::decode(entry.value)));
             Go::On
         });
-        self.unless_damaged(walked.await, recovered)?;
-        drop(guard);
+        walked.await.map_err(|_| RecoverError::Index)?;
+        let passed_over = held.passed_over();
+        drop((held, guard));
+        if passed_over > 0 {
+            recovered.pages_unreadable += passed_over;
+            self.note_damage();
+            self.call_all(|| Request::BucketsMissing).await;
+        }
         recovered.buckets = found.len() as u64;
         for (name, bucket) in found {
             self.call_all(|| Request::InstallBucket {
@@ -817,7 +826,12 @@ impl<I: Machine> Core<I> {
         for reply in replies {
             match reply {
                 Reply::BucketsWanted(wanted) => {
-                    lost.extend(self.unless_damaged(wanted, recovered)?.unwrap_or_default())
+                    let (wanted, passed_over) = wanted.map_err(|_| RecoverError::Index)?;
+                    lost.extend(wanted);
+                    if passed_over > 0 {
+                        recovered.pages_unreadable += passed_over;
+                        self.note_damage();
+                    }
                 }
                 other => unreachable!("wanted buckets are answered by them, not {other:?}"),
             }

@@ -69,6 +69,7 @@ class Daemon:
         self.log_path = DATA_ROOT / f"{os.getpid()}-{next(_names)}.log"
         self.port = free_port()
         self.process: subprocess.Popen | None = None
+        self.told_before = 0
         self.ready_seconds = 0.0
 
     @property
@@ -93,11 +94,12 @@ class Daemon:
     def spawn(self) -> None:
         """Begins to start."""
         with self.log_path.open("ab") as log:
+            self.told_before = log.tell()
             environment = os.environ | {"WEFT_ACCESS_KEY": ACCESS_KEY, "WEFT_SECRET_KEY": SECRET_KEY}
             self.process = subprocess.Popen(self.command(), stdout=log, stderr=log, env=environment)
 
     def start(self) -> "Daemon":
-        """Returns when the daemon says that it is ready."""
+        """Returns when the daemon says that it is ready, to a client and in the whole of its report."""
         started = time.monotonic()
         self.spawn()
         wait_until(self.is_ready, READY_SECONDS, f"ready on port {self.port}")
@@ -110,11 +112,13 @@ class Daemon:
         try:
             connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
             connection.request("GET", "/-/ready")
-            return connection.getresponse().status == 200
+            if connection.getresponse().status != 200:
+                return False
         except OSError:
             return False
         finally:
             connection.close()
+        return b"listening on" in self.log_path.read_bytes()[self.told_before :]
 
     def is_unlocked(self) -> bool:
         """Whether the data directory may be taken: the kernel lets go of it a moment after a killed process's end."""

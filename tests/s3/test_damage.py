@@ -8,7 +8,8 @@ which of its bytes were hit:
 - neither what says it nor its bytes: the last version, whole;
 - its bytes: the last version or an error, never other bytes;
 - its newest record in a log behind the run: acknowledged changes are gone with it, which the daemon must say. Then the
-  version before may show again: a log that lost a record does not know whose it was;
+  version before may show again, for a log that lost a record does not know whose it was; or an error, for its bytes
+  may have been overwritten since;
 - a page of the run on the way to it: an error;
 - both copies of the manifest, or of the header in front of it: whatever the logs still say, which the daemon must say.
 
@@ -413,7 +414,7 @@ class Damaged:
         return rank > 0 and any(self.is_hit(other) for other, of in self.image.ranks.items() if of < rank)
 
     def is_page_hit(self) -> bool:
-        return any(self.is_hit(path[-1]) for path in self.image.pages.values())
+        return any(self.is_hit(page) for path in self.image.pages.values() for page in path)
 
     def is_superblock_lost(self) -> bool:
         return all(self.is_hit(region) for region in self.image.regions if region.kind == "superblock")
@@ -427,6 +428,8 @@ class Damaged:
             may_fail |= any(self.is_hit(extent) for extent in version.extents) or self.is_before_hit(version.said_by[-1])
             if not self.is_lost(version.said_by):
                 return bodies, may_fail
+            # What was there before it may be overwritten.
+            may_fail = True
             if version.said_by[0].kind != "batch":
                 # The page that says it is refused. Without a manifest the logs may still say what was before.
                 if self.is_index_lost():
@@ -482,7 +485,9 @@ def serves_what_is_whole(damaged: Damaged) -> None:
 def serves(damaged: Damaged, daemon: Daemon) -> None:
     image = damaged.image
     raw = Raw(daemon.endpoint, Signer(ACCESS_KEY, SECRET_KEY))
-    buckets = [entry.findtext("Name") for entry in xml(raw.request("GET", "/").body).iterfind("Buckets/Bucket")]
+    listing = raw.request("GET", "/")
+    assert listing.status == 200 or damaged.is_page_hit(), listing
+    buckets = [entry.findtext("Name") for entry in xml(listing.body).iterfind("Buckets/Bucket")]
     if damaged.is_index_lost() or any(damaged.is_lost((b,)) for b in image.batches if b.end - b.start > 64):
         assert "damaged" in daemon.log, f"changes were lost without a word:\n{daemon.log}"
     if damaged.is_page_hit() and not damaged.is_index_lost():
@@ -497,7 +502,7 @@ def serves(damaged: Damaged, daemon: Daemon) -> None:
                 # Nor can be read which buckets there are.
                 del names[bucket]
                 continue
-        assert names[bucket] in buckets, (bucket, buckets)
+        assert names[bucket] in buckets or listing.status != 200, (bucket, buckets)
     listed = {}
     for bucket in names:
         page = raw.request("GET", f"/{names[bucket]}?list-type=2")
@@ -514,7 +519,7 @@ def serves(damaged: Damaged, daemon: Daemon) -> None:
         bodies, may_fail = damaged.outcomes((bucket, key))
         found = look(raw, names[bucket], key)
         if found is Ellipsis:
-            assert may_fail, f"{bucket}/{key} is whole and cannot be read"
+            assert may_fail, f"{bucket}/{key} is whole and cannot be read:\n{daemon.log}"
             continue
         assert found in bodies, f"{bucket}/{key}: {found and found[:40]!r} is none of {len(bodies)} versions"
         if bucket in listed and bucket != MANY_BUCKET:

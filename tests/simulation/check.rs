@@ -4,7 +4,7 @@
 
 use crate::listing::glance_at;
 use crate::model::{BucketState, Presence};
-use crate::workload::{Client, check_object, id_of};
+use crate::workload::{Client, Engine, check_object, id_of};
 use std::collections::BTreeMap;
 use weft::engine::{BucketId, BucketWalk, KeyWalk, ListedUpload, Refusal, UploadWalk, WalkItem};
 
@@ -33,13 +33,10 @@ impl Client {
     }
 
     fn verify_buckets(&mut self) {
-        let listed = self.engine.buckets(&BucketWalk::ALL).buckets;
+        let all = |engine: &Engine| engine.buckets(&BucketWalk::ALL).map(|page| page.buckets);
+        let listed = all(&self.engine).expect("the buckets can be read");
         for other in &self.shared.engines {
-            assert_eq!(
-                other.buckets(&BucketWalk::ALL).buckets,
-                listed,
-                "cores know different buckets"
-            );
+            assert_eq!(all(other).as_ref(), Ok(&listed), "cores know different buckets");
         }
         let listed: BTreeMap<_, _> = listed.into_iter().collect();
         let mut model = self.model();
@@ -209,7 +206,8 @@ impl Client {
 
     /// Deletes all that there is.
     pub async fn delete_everything(&mut self) {
-        for (name, bucket) in self.engine.buckets(&BucketWalk::ALL).buckets {
+        let all = self.engine.buckets(&BucketWalk::ALL);
+        for (name, bucket) in all.expect("the buckets can be read").buckets {
             let uploads = self
                 .engine
                 .list_uploads(bucket.id, all_uploads(10_000), glance_at);
@@ -268,7 +266,8 @@ fn uploads_of(items: Vec<WalkItem<ListedUpload>>) -> impl Iterator<Item = (Vec<u
 pub async fn implied_live_bytes(client: &Client) -> u64 {
     let engine = &client.engine;
     let mut bytes = 0;
-    for (_, bucket) in engine.buckets(&BucketWalk::ALL).buckets {
+    let all = engine.buckets(&BucketWalk::ALL);
+    for (_, bucket) in all.expect("the buckets can be read").buckets {
         let walk = KeyWalk {
             prefix: Vec::new(),
             delimiter: Vec::new(),

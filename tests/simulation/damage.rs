@@ -15,7 +15,9 @@ use futures_util::future::join_all;
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use weft::engine::{BucketId, BucketWalk, KeyWalk, Loss, Message, RecoverError, Recovered, Refusal, Sizes};
+use weft::engine::{
+    Bucket, BucketId, BucketWalk, KeyWalk, Loss, Message, RecoverError, Recovered, Refusal, Sizes,
+};
 use weft::io::sim::{DiskImage, FailAt, Options, Repeat, Rng, World};
 use weft::io::{CoreId, Io, SegmentId, VolumeShape};
 
@@ -269,7 +271,7 @@ fn pages_of_the_index_that_are_lost_and_given_up_cost_what_lay_in_them() {
 
 /// Which of the objects are there, whole; none may be there and not be whole.
 async fn present(engine: &Engine, objects: &Objects) -> Vec<bool> {
-    let buckets = engine.buckets(&BucketWalk::ALL).buckets;
+    let buckets = buckets_of(engine);
     let holds_the_objects = |name: &str| name == BUCKET || name.starts_with("lost-");
     let bucket = buckets.iter().find(|(name, _)| holds_the_objects(name));
     let Some((_, bucket)) = bucket else {
@@ -282,6 +284,11 @@ async fn present(engine: &Engine, objects: &Objects) -> Vec<bool> {
         present.push(is_there);
     }
     present
+}
+
+fn buckets_of(engine: &Engine) -> Vec<(String, Bucket)> {
+    let all = engine.buckets(&BucketWalk::ALL);
+    all.expect("the buckets can be read").buckets
 }
 
 /// Has the index of each core be one run, or none.
@@ -310,7 +317,7 @@ fn lose_a_page(image: &mut DiskImage, rng: &mut Rng) {
 
 /// Deletes every object, and every bucket that has its record.
 async fn delete_all(engine: &Engine) {
-    for (name, bucket) in engine.buckets(&BucketWalk::ALL).buckets {
+    for (name, bucket) in buckets_of(engine) {
         let walk = KeyWalk {
             prefix: Vec::new(),
             delimiter: Vec::new(),
@@ -420,7 +427,7 @@ type Objects = Vec<(Vec<u8>, Content)>;
 fn missing(world: &mut World<Message>, engine: &Engine, objects: Objects) -> Option<String> {
     let engine = engine.clone();
     let check = async move {
-        let buckets = engine.buckets(&BucketWalk::ALL).buckets;
+        let buckets = buckets_of(&engine);
         let holds_the_objects = |name: &str| name == BUCKET || name.starts_with("lost-");
         let bucket = buckets.iter().find(|(name, _)| holds_the_objects(name));
         let bucket = bucket.expect("it was made first").1.id;

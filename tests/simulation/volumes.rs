@@ -248,8 +248,10 @@ fn each_alone(stored: impl Iterator<Item = (Vec<u8>, Content)>) -> Versions {
 
 /// How many objects are whole, and how many out of reach; every change is refused.
 async fn read_what_is_left(engine: Engine, stored: Versions) -> (usize, usize) {
-    let first = engine.buckets(&BucketWalk::ALL).buckets.into_iter().next();
-    let Some((name, bucket)) = first else {
+    let first = engine
+        .buckets(&BucketWalk::ALL)
+        .map(|page| page.buckets.into_iter().next());
+    let Some((name, bucket)) = first.ok().flatten() else {
         assert_eq!(engine.bucket(BUCKET).map(|_| ()), Err(Refusal::OutOfReach));
         return (0, stored.len());
     };

@@ -36,7 +36,7 @@ pub fn list_buckets<I: Machine>(service: &Service<I>, request: &Request<'_>) -> 
         location: region,
         max,
     };
-    let page = service.engine.buckets(&walk);
+    let page = service.engine.buckets(&walk)?;
     let last = page.buckets.last().filter(|_| page.truncated);
     let next =
         last.map(|(name, _)| continuation_token::seal(&service.token_key, Scope::Buckets, name.as_bytes()));
