@@ -22,8 +22,10 @@ use std::collections::BTreeSet;
 use std::rc::Rc;
 use xxhash_rust::xxh3::Xxh3Builder;
 
-/// Bytes that a walk reads at once: the leaves of a run lie one after the other.
-const AHEAD_BYTES: u32 = 64 * 1024;
+/// Bytes that a walk reads at once where it comes to, and at most when it goes on from there: the leaves of a run lie one
+/// after the other.
+const AHEAD_FIRST_BYTES: u32 = 32 * 1024;
+const AHEAD_BYTES_MAX: u32 = 64 * 1024;
 /// Memory of a page in the cache, besides its bytes.
 const PAGE_OVERHEAD_BYTES: usize = 160;
 /// Pages that a step may need at once are few; behind these the oldest go.
@@ -101,12 +103,24 @@ impl Pages for PageCache {
 pub struct Held<'c> {
     cache: &'c PageCache,
     held: RefCell<Vec<(PageKey, Rc<Page>)>>,
-    /// Bytes to read when a page is missing, and whether they are worth keeping for others.
-    ahead_bytes: u32,
+    /// Bytes to read when a page is missing: at first, and when reading goes on where it ended.
+    ahead_first_bytes: u32,
+    ahead_bytes_max: u32,
+    /// Where reading ended in each run.
+    streams: RefCell<Vec<Stream>>,
+    /// Whether pages are worth keeping for others.
     is_shared: bool,
     /// Pages that cannot be read are passed over, as if nothing were in them; and how many were.
     passes_over: bool,
     passed_over: Cell<u64>,
+}
+
+struct Stream {
+    tag: u64,
+    /// Segment and offset.
+    end: (u32, u32),
+    /// Bytes that were asked for.
+    ahead_bytes: u32,
 }
 
 impl<'c> Held<'c> {
@@ -115,7 +129,9 @@ impl<'c> Held<'c> {
         Held {
             cache,
             held: RefCell::default(),
-            ahead_bytes: 0,
+            ahead_first_bytes: 0,
+            ahead_bytes_max: 0,
+            streams: RefCell::default(),
             is_shared: true,
             passes_over: false,
             passed_over: Cell::new(0),
@@ -125,7 +141,8 @@ impl<'c> Held<'c> {
     /// For a walk: pages that follow are read along.
     pub fn ahead(cache: &'c PageCache) -> Held<'c> {
         Held {
-            ahead_bytes: AHEAD_BYTES,
+            ahead_first_bytes: AHEAD_FIRST_BYTES,
+            ahead_bytes_max: AHEAD_BYTES_MAX,
             ..Held::new(cache)
         }
     }
@@ -133,7 +150,8 @@ impl<'c> Held<'c> {
     /// For a walk over everything, which reads `ahead_bytes` at a time and leaves the cache to others.
     pub fn passing(cache: &'c PageCache, ahead_bytes: u32) -> Held<'c> {
         Held {
-            ahead_bytes,
+            ahead_first_bytes: ahead_bytes,
+            ahead_bytes_max: ahead_bytes,
             is_shared: false,
             ..Held::new(cache)
         }
@@ -150,6 +168,26 @@ impl<'c> Held<'c> {
     /// How many pages could not be read.
     pub fn passed_over(&self) -> u64 {
         self.passed_over.get()
+    }
+
+    /// Bytes to read of a run from a page on.
+    fn ahead_bytes(&self, run: &Run, address: PageAddress) -> u32 {
+        let streams = self.streams.borrow();
+        let stream = streams.iter().find(|stream| stream.tag == run.tag);
+        match stream.filter(|stream| stream.end == (address.segment, address.offset)) {
+            Some(stream) => (stream.ahead_bytes * 2).min(self.ahead_bytes_max),
+            None => self.ahead_first_bytes,
+        }
+    }
+
+    fn note_read(&self, run: &Run, end: (u32, u32), ahead_bytes: u32) {
+        let mut streams = self.streams.borrow_mut();
+        streams.retain(|stream| stream.tag != run.tag);
+        streams.push(Stream {
+            tag: run.tag,
+            end,
+            ahead_bytes,
+        });
     }
 
     fn has(&self, run: &Run, address: PageAddress) -> bool {
@@ -237,8 +275,8 @@ impl<I: Machine> Core<I> {
             count(&self.counters.checksum_errors, 1);
             return Err(self.not_verified());
         }
-        let length = into
-            .ahead_bytes
+        let ahead_bytes = into.ahead_bytes(run, address);
+        let length = ahead_bytes
             .max(address.length)
             .min(segment_bytes - address.offset);
         let read = self.io.read(SegmentId(address.segment), address.offset, length);
@@ -270,6 +308,7 @@ impl<I: Machine> Core<I> {
             at += next.length;
             self.keep(run, next, page, into);
         }
+        into.note_read(run, (address.segment, address.offset + at), ahead_bytes);
         Ok(())
     }
 
@@ -347,9 +386,18 @@ impl<I: Machine> Core<I> {
             match walked {
                 Ok(Walked::Ended) => return Ok(()),
                 Ok(Walked::Paused) => self.io.yield_now().await,
-                Err(need) => self.fetch(need, held).await?,
+                Err(need) => self.fetch_all(need, cursor.also_needed(), held).await?,
             }
         }
+    }
+
+    /// Reads a page, and others that are needed as well.
+    async fn fetch_all(&self, need: Need, also: Vec<Need>, into: &Held<'_>) -> Result<(), Refusal> {
+        let also = also.into_iter().map(|need| self.fetch(need, into));
+        let fetched =
+            futures_util::future::join(self.fetch(need, into), futures_util::future::join_all(also));
+        // What the others miss they will ask for by themselves.
+        fetched.await.0
     }
 
     /// As [`Core::walk_with`], over an index that does not change.

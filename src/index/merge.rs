@@ -14,12 +14,14 @@ pub struct MergeCursor {
     order: Vec<usize>,
     /// Where the seek goes that failed last.
     target: Option<Target>,
+    /// What it needs besides the page that it said, for other runs.
+    also: Vec<Need>,
 }
 
 struct Target {
     key: Vec<u8>,
-    /// Cursors that are there.
-    arrived: usize,
+    /// Which cursors are there.
+    arrived: Vec<bool>,
     /// Whether what stands behind the key may stay there, since nothing of its run lies between.
     is_forward: bool,
 }
@@ -31,7 +33,13 @@ impl MergeCursor {
             cursors: runs.iter().copied().map(RunCursor::new).collect(),
             order: Vec::with_capacity(runs.len()),
             target: None,
+            also: Vec::new(),
         }
+    }
+
+    /// Pages that the seek which failed last needs as well, to be read at the same time.
+    pub fn also_needed(&mut self) -> Vec<Need> {
+        std::mem::take(&mut self.also)
     }
 
     /// Moves to the first item with a key of `key` or greater; behind the end if there is none. A seek forwards
@@ -45,17 +53,26 @@ impl MergeCursor {
             Some(target) if target.key == key => target,
             _ => Target {
                 key: key.to_vec(),
-                arrived: 0,
+                arrived: vec![false; self.cursors.len()],
                 is_forward,
             },
         };
-        for cursor in &mut self.cursors[target.arrived..] {
-            let stays = target.is_forward && cursor.key().is_none_or(|at| at >= key);
-            if !stays && let Err(need) = cursor.seek(key, pages) {
-                self.target = Some(target);
-                return Err(need);
+        self.also.clear();
+        let mut first = None;
+        for (cursor, has_arrived) in self.cursors.iter_mut().zip(&mut target.arrived) {
+            if *has_arrived {
+                continue;
             }
-            target.arrived += 1;
+            let stays = target.is_forward && cursor.key().is_none_or(|at| at >= key);
+            match if stays { Ok(()) } else { cursor.seek(key, pages) } {
+                Ok(()) => *has_arrived = true,
+                Err(need) if first.is_none() => first = Some(need),
+                Err(need) => self.also.push(need),
+            }
+        }
+        if let Some(need) = first {
+            self.target = Some(target);
+            return Err(need);
         }
         let cursors = &self.cursors;
         self.order.clear();
@@ -192,6 +209,36 @@ mod tests {
                 }
                 assert_eq!(cursor.item(), expected.next(), "seed {seed}");
             }
+        }
+    }
+
+    #[test]
+    fn a_seek_takes_as_many_rounds_as_the_run_that_needs_most_pages() {
+        for seed in 0..60 {
+            let mut disk = Disk::default();
+            let (runs, merged, mut chance) = runs_of(seed, &mut disk);
+            let key = chance.key(seed as usize);
+            let alone = runs.iter().map(|&run| {
+                disk.forget();
+                let before = disk.reads.get();
+                disk.with(|pages| RunCursor::new(run).seek(&key, pages));
+                disk.reads.get() - before
+            });
+            let most = alone.max().unwrap_or(0);
+            disk.forget();
+            let mut cursor = MergeCursor::new(&runs);
+            let mut rounds = 0;
+            while let Err(need) = cursor.seek(&key, &disk) {
+                disk.read(need);
+                cursor.also_needed().into_iter().for_each(|need| disk.read(need));
+                rounds += 1;
+            }
+            assert_eq!(rounds, most, "seed {seed}");
+            assert_eq!(
+                cursor.item(),
+                merged.range(key..).map(as_item).next(),
+                "seed {seed}"
+            );
         }
     }
 }

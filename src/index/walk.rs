@@ -102,6 +102,11 @@ impl Cursor {
         }
     }
 
+    /// Pages of other runs that the walk which failed last needs as well, to be read at the same time.
+    pub fn also_needed(&mut self) -> Vec<Need> {
+        self.runs.also_needed()
+    }
+
     fn pass(&mut self, key: &[u8]) {
         self.from.clear();
         self.from.extend_from_slice(key);
