@@ -4,6 +4,7 @@
 
 use crate::check::implied_live_bytes;
 use crate::model::Model;
+use crate::shrink::Trim;
 use crate::workload::{Client, Engine, Shared, SimIo, Tally, Traits};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -29,6 +30,7 @@ pub enum Weather {
 /// A seed's volume and what is known of it.
 pub struct Life {
     rng: Rng,
+    trim: Trim,
     weather: Weather,
     shape: VolumeShape,
     volumes: usize,
@@ -61,9 +63,9 @@ enum Start {
 }
 
 impl Life {
-    pub fn new(seed: u64, tally: Rc<RefCell<Tally>>, trace_events: usize) -> Life {
+    pub fn new(seed: u64, trim: Trim, tally: Rc<RefCell<Tally>>, trace_events: usize) -> Life {
         let mut rng = Rng::new(seed);
-        let weather = match rng.below(8) {
+        let weather = match rng.below(8) * trim.of("faults") {
             0..=3 => Weather::Fair,
             4 | 5 => Weather::Harmless,
             _ => Weather::Failing,
@@ -75,17 +77,19 @@ impl Life {
             _ => rng.between(60, 200),
         } as u32;
         let traits = Traits {
-            keys: rng.between(2, 40),
-            buckets: rng.between(1, 3),
-            body_bytes_max: [200, 9_000, 70_000, 200_000, 600_000, 600_000][rng.index(6)],
+            keys: rng.between(2, 40).min(trim.of("keys")),
+            buckets: rng.between(1, 3).min(trim.of("buckets")),
+            body_bytes_max: [200, 9_000, 70_000, 200_000, 600_000, 600_000][rng.index(6)]
+                .min(trim.of("body_bytes")),
             deletes: rng.below(4),
             disk_may_fail: false,
             rude: rng.below(3) > 0,
         };
         // Of its own, so that a seed's life is the same but for its volumes.
-        let volumes = [1, 1, 2, 3][Rng::new(seed ^ 0x0070_1e5e).index(4)];
+        let volumes = [1, 1, 2, 3][Rng::new(seed ^ 0x0070_1e5e).index(4)].min(trim.of("volumes") as usize);
         Life {
             rng,
+            trim,
             weather,
             shape: VolumeShape {
                 segment_size_bytes: 1 << 20,
@@ -114,7 +118,10 @@ impl Life {
         // Each core holds some segments ready, and each has its share of the reserve.
         let segments = self.shape.segments_max * self.volumes as u32;
         let cores_max = (segments / SEGMENTS_OF_A_CORE).clamp(1, 4);
-        let cores = self.rng.between(1, u64::from(cores_max)) as usize;
+        let cores = self
+            .rng
+            .between(1, u64::from(cores_max))
+            .min(self.trim.of("cores")) as usize;
         let mut options = Options::new(cores, self.shape);
         options.volumes = self.volumes;
         options.trace_events = self.trace_events;
@@ -154,7 +161,8 @@ impl Life {
             1 => self.rng.below(3_000),
             2..=4 => self.rng.below(12_000),
             _ => self.rng.below(40_000),
-        };
+        }
+        .min(self.trim.of("steps"));
         // Of two thirds of the boots the start and the check take no steps off the rest of the boot's life.
         let work_steps = steps;
         let spared = self.rng.below(3) > 0;
@@ -286,7 +294,7 @@ impl Life {
     }
 
     fn work(&mut self, running: &mut Running, steps: &mut u64) {
-        let clients = self.rng.between(1, 8) as usize;
+        let clients = self.rng.between(1, 8).min(self.trim.of("clients")) as usize;
         running.shared.stop.set(false);
         running.shared.running.set(clients);
         for _ in 0..clients {

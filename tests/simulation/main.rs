@@ -1,7 +1,7 @@
 //! The engine on the simulated machine: random work, crashes at any step, restarts with other cores, a model.
 //!
 //! Each seed is one volume's life; see `life`. Environment: `WEFT_SIM_SEED` runs one seed and prints the
-//! last events of a failure; `WEFT_SIM_BASE` sets the first seed; `WEFT_SIM_CRASHES` or `WEFT_SIM_SECONDS`
+//! last events of a failure, `WEFT_SIM_TRIM` bounds its life; `WEFT_SIM_BASE` sets the first seed; `WEFT_SIM_CRASHES` or `WEFT_SIM_SECONDS`
 //! say how long. Neither must be set: `cargo test` runs a few seconds from a fixed base.
 
 mod check;
@@ -15,12 +15,14 @@ mod model;
 mod pending;
 #[cfg(feature = "planted")]
 mod planted;
+mod shrink;
 mod unfinished;
 mod uploads;
 mod volumes;
 mod workload;
 
 use life::{Life, Report};
+use shrink::Trim;
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
@@ -48,13 +50,14 @@ fn crashes_of(seed: u64) -> u64 {
     1 + Rng::new(seed ^ 0xc0ffee).below(CRASHES_OF_A_SEED_MAX)
 }
 
-fn live(seed: u64, tally: &Rc<RefCell<Tally>>, trace_events: usize) -> Report {
-    Life::new(seed, tally.clone(), trace_events).run(crashes_of(seed))
+fn live(seed: u64, trim: Trim, tally: &Rc<RefCell<Tally>>, trace_events: usize) -> Report {
+    let crashes = crashes_of(seed).min(trim.of("crashes"));
+    Life::new(seed, trim, tally.clone(), trace_events).run(crashes)
 }
 
 /// Runs a seed; says what went wrong with it.
-fn try_seed(seed: u64, tally: &Rc<RefCell<Tally>>) -> Result<Report, String> {
-    catch_unwind(AssertUnwindSafe(|| live(seed, tally, 0))).map_err(|panic| {
+fn try_seed(seed: u64, trim: Trim, tally: &Rc<RefCell<Tally>>) -> Result<Report, String> {
+    catch_unwind(AssertUnwindSafe(|| live(seed, trim, tally, 0))).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str);
         text.or_else(|| panic.downcast_ref::<&str>().copied())
             .unwrap_or("a panic")
@@ -66,8 +69,10 @@ fn try_seed(seed: u64, tally: &Rc<RefCell<Tally>>) -> Result<Report, String> {
 fn nothing_acknowledged_is_lost_by_any_crash() {
     let tally = Rc::new(RefCell::new(Tally::default()));
     if let Some(seed) = from_environment("WEFT_SIM_SEED") {
-        println!("seed {seed:#x}: {}", Life::new(seed, tally.clone(), 0).describe());
-        let report = live(seed, &tally, TRACE_EVENTS);
+        let trim = Trim::from_environment();
+        let life = Life::new(seed, trim, tally.clone(), 0);
+        println!("seed {seed:#x}: {}", life.describe());
+        let report = live(seed, trim, &tally, TRACE_EVENTS);
         println!("{}\n{:?}", report.stats, tally.borrow().counts);
         return;
     }
@@ -82,15 +87,17 @@ fn nothing_acknowledged_is_lost_by_any_crash() {
     {
         let seed = base + seeds;
         seeds += 1;
-        match try_seed(seed, &tally) {
+        match try_seed(seed, Trim::NONE, &tally) {
             Ok(report) => {
                 ended += report.stats.crashes + report.stats.kills;
                 boots += report.stats.boots;
                 steps += report.stats.steps;
             }
             Err(error) => {
-                let life = Life::new(seed, tally.clone(), 0).describe();
+                let life = Life::new(seed, Trim::NONE, tally.clone(), 0).describe();
                 eprintln!("seed {seed:#x} failed (replay: WEFT_SIM_SEED={seed:#x}): {error}\n    {life}");
+                let (smaller, trim, error) = shrink::shrink(seed, &error);
+                eprintln!("smaller: WEFT_SIM_SEED={smaller:#x} WEFT_SIM_TRIM={trim}: {error}");
                 failures.push(seed);
                 if failures.len() as u64 >= from_environment("WEFT_SIM_FAILURES").unwrap_or(1) {
                     break;
@@ -115,7 +122,10 @@ fn nothing_acknowledged_is_lost_by_any_crash() {
 fn a_seed_does_the_same_each_time() {
     for seed in [3, 4, 5] {
         let tally = Rc::new(RefCell::new(Tally::default()));
-        let (first, second) = (live(seed, &tally, 0), live(seed, &tally, 0));
+        let (first, second) = (
+            live(seed, Trim::NONE, &tally, 0),
+            live(seed, Trim::NONE, &tally, 0),
+        );
         assert_eq!(first.fingerprint, second.fingerprint, "seed {seed}");
         assert_eq!(first.stats, second.stats, "seed {seed}");
     }

@@ -4,6 +4,7 @@
 
 use crate::cleaning;
 use crate::damage::drill;
+use crate::shrink::{Trim, shrink};
 use crate::try_seed;
 use crate::workload::Tally;
 use std::cell::RefCell;
@@ -41,7 +42,7 @@ fn seeds_to_find(fault: Fault, seeds_max: u64) -> Option<(u64, String)> {
     let tally = Rc::new(RefCell::new(Tally::default()));
     plant(Some(fault));
     let found = (0..seeds_max).find_map(|count| {
-        let error = try_seed(SEED_BASE + count, &tally).err()?;
+        let error = try_seed(SEED_BASE + count, Trim::NONE, &tally).err()?;
         Some((count + 1, error))
     });
     plant(None);
@@ -66,6 +67,25 @@ fn damage_that_is_moved_as_if_good_is_found() {
     plant(None);
     let (seeds, error) = found.expect("not found by 20 seeds");
     println!("planted MovedDamage: found by seed {seeds} of 20: {error}");
+}
+
+/// A change that is acknowledged too early takes one core, one client and one key to show.
+#[test]
+fn a_seed_that_fails_is_made_smaller() {
+    let tally = Rc::new(RefCell::new(Tally::default()));
+    plant(Some(Fault::EarlyAck));
+    let failed =
+        (0..20).find_map(|count| Some((count, try_seed(SEED_BASE + count, Trim::NONE, &tally).err()?)));
+    let (count, error) = failed.expect("a seed that fails");
+    let (seed, trim, told) = shrink(SEED_BASE + count, &error);
+    let again = try_seed(seed, trim, &tally).err();
+    plant(None);
+    println!("WEFT_SIM_SEED={seed:#x} WEFT_SIM_TRIM={trim}: {told}");
+    assert_eq!(again, Some(told), "what is told does fail");
+    for bound in ["cores", "clients", "volumes"] {
+        assert_eq!(trim.of(bound), 1, "{bound}");
+    }
+    assert!(trim.of("crashes") <= 2 && trim.of("keys") <= 4, "{trim}");
 }
 
 #[test]
