@@ -75,12 +75,11 @@ impl Client {
                 .collect()
         };
         let names: Vec<&[u8]> = page.items.iter().map(WalkItem::name).collect();
-        let context = format!(
-            "{walk:?}: {:?}, must {:?}, may {:?}",
-            page.items,
-            show(&must),
-            show(&may)
-        );
+        // Only a failure puts it into words.
+        let context = std::fmt::from_fn(|f| {
+            write!(f, "{walk:?}: {:?}, ", page.items)?;
+            write!(f, "must {:?}, may {:?}", show(&must), show(&may))
+        });
         assert!(
             names.is_sorted_by(|a, b| a < b),
             "a page is not in order: {context}"
