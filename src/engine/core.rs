@@ -3,7 +3,6 @@
 //! Everything here belongs to one core and is reached by its tasks alone. No borrow of a `RefCell` lives
 //! across an await.
 
-use crate::engine::Machine;
 use crate::engine::buckets::BucketTable;
 use crate::engine::budget::BufferBudget;
 use crate::engine::cache::{LookupCache, Versions};
@@ -15,12 +14,14 @@ use crate::engine::holdings::Holdings;
 use crate::engine::message::{Content, Message, Note, Outcome, Refusal, Reply, Request};
 use crate::engine::pages::PageCache;
 use crate::engine::planted::{Fault, planted};
+use crate::engine::progress::StartProgress;
 use crate::engine::reads::{OnRetired, ReadGuard, Reads};
 use crate::engine::recover::{Assembly, Loss};
 use crate::engine::segments::{DataTail, Supply};
 use crate::engine::signal::Waiters;
 use crate::engine::sizes::Sizes;
 use crate::engine::space::{Ledger, SpaceTable};
+use crate::engine::{Machine, Start};
 use crate::index::Index;
 use crate::index::key::BucketId;
 use crate::io::{CoreId, SegmentId, VolumeState};
@@ -32,6 +33,7 @@ use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::sync::Arc;
 
 /// The core that holds the buckets, the space table and the barriers of the start.
 pub const COORDINATOR: CoreId = CoreId(0);
@@ -58,6 +60,8 @@ pub struct Core<I: Machine> {
     pub holdings: Holdings,
     /// What this run makes of damage.
     pub loss: Loss,
+    /// How far the start has come.
+    pub progress: Arc<StartProgress>,
     /// Coordinator: told when everything is counted.
     pub space_opened: Waiters,
     /// Memory of bodies in flight, and of what copies read.
@@ -145,11 +149,11 @@ pub enum ReplyTo {
 }
 
 impl<I: Machine> Core<I> {
-    pub fn new(io: I, sizes: &Sizes, loss: Loss) -> Rc<Core<I>> {
+    pub fn new(io: I, sizes: &Sizes, start: Start) -> Rc<Core<I>> {
         // Of a set that lacks a member nothing is lost: it is elsewhere.
         let loss = match io.is_read_only() {
             true => Loss::MayBeMended,
-            false => loss,
+            false => start.loss,
         };
         let core = Rc::new(Core {
             index: RefCell::default(),
@@ -164,6 +168,7 @@ impl<I: Machine> Core<I> {
             counters: Counters::default(),
             holdings: Holdings::default(),
             loss,
+            progress: start.progress,
             space_opened: Waiters::default(),
             buffers: BufferBudget::new(BODY_BUFFER_BYTES_MAX),
             copies: BufferBudget::new(COPY_BYTES_MAX),

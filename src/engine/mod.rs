@@ -35,6 +35,7 @@ mod lookup;
 mod message;
 mod pages;
 pub mod planted;
+mod progress;
 mod reads;
 mod recover;
 mod report;
@@ -59,6 +60,7 @@ pub use entry::{
 pub use histogram::{Durations, Histogram};
 pub use holdings::Holdings;
 pub use message::{Completion, Message, Outcome, PartPage, Refusal, WriteCondition};
+pub use progress::{StartProgress, StartStage, StartedSoFar};
 pub use recover::{Loss, RecoverError, Recovered};
 pub use report::CoreReport;
 pub use sizes::Sizes;
@@ -100,6 +102,15 @@ impl<I: Machine> Clone for Engine<I> {
     }
 }
 
+/// How a start goes, on all cores alike.
+#[derive(Clone, Default)]
+pub struct Start {
+    /// What becomes of damage.
+    pub loss: Loss,
+    /// Where it is told how far it has come. All cores share it.
+    pub progress: Arc<StartProgress>,
+}
+
 /// An object found by [`Engine::get`], held in place while its bytes are read.
 pub struct FoundObject<I: Machine> {
     pub object: Rc<Object>,
@@ -136,16 +147,16 @@ impl<I: Machine> Engine<I> {
     /// Recovers what the volume holds and starts the engine of this core. Every core of the run does this at
     /// the same time; it returns when all have.
     pub async fn start(io: I, sizes: &Sizes) -> Result<(Engine<I>, Recovered), RecoverError> {
-        Engine::start_after(Loss::MayBeMended, io, sizes).await
+        Engine::start_with(Start::default(), io, sizes).await
     }
 
-    /// As [`Engine::start`]; `loss` says what becomes of damage, on all cores alike.
-    pub async fn start_after(
-        loss: Loss,
+    /// As [`Engine::start`], but as `start` says.
+    pub async fn start_with(
+        start: Start,
         io: I,
         sizes: &Sizes,
     ) -> Result<(Engine<I>, Recovered), RecoverError> {
-        let core = Core::new(io, sizes, loss);
+        let core = Core::new(io, sizes, start);
         core.io.spawn(core.clone().receive());
         core.io.spawn(core.clone().write_log());
         core.share_versions();

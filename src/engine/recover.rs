@@ -26,6 +26,7 @@ use crate::engine::message::{
 };
 use crate::engine::pages::Held;
 use crate::engine::planted::{Fault, planted};
+use crate::engine::progress::StartStage;
 use crate::engine::space::Before;
 use crate::index::key::{self, Named};
 use crate::index::{Base, Cursor, Entry, Go, INDEX_START, LogPosition, Manifest, RunPlace};
@@ -44,6 +45,8 @@ const SCAN_BYTES: u32 = 1 << 20;
 const SETTLE_ATTEMPTS: usize = 3;
 /// Missing segments that are named one by one.
 const MISSING_TOLD_MAX: usize = 8;
+/// Changes that become a part of the index before others of the core have their turn.
+const CHANGES_AT_ONCE: usize = 1000;
 /// Bytes of changes that go to another core in one message.
 const RECOVERED_BYTES_MAX: usize = 256 * 1024;
 
@@ -114,9 +117,10 @@ impl Recovered {
 }
 
 /// What a run makes of it when something that was stored is lost.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Debug)]
 pub enum Loss {
     /// It may come back: whatever was on the volume is kept as it is.
+    #[default]
     MayBeMended,
     /// It is given up: what nothing names any more is dropped, and its room used again.
     Accepted,
@@ -196,9 +200,10 @@ pub struct Assembly {
 }
 
 const STAGE_SCANNED: u8 = 1;
-const STAGE_BUCKETS: u8 = 2;
-const STAGE_TAKEN: u8 = 3;
-const STAGE_ACCOUNTED: u8 = 4;
+const STAGE_INDEXED: u8 = 2;
+const STAGE_BUCKETS: u8 = 3;
+const STAGE_TAKEN: u8 = 4;
+const STAGE_ACCOUNTED: u8 = 5;
 /// What the index says of buckets, in order of their names, comes before all else.
 const BUCKETS_FROM: &[u8] = b"b";
 
@@ -228,7 +233,11 @@ impl<I: Machine> Core<I> {
                 None => unneeded.push(segment),
             }
         }
+        for log in &logs {
+            self.progress.log_found(log.expected_bytes());
+        }
         let poisoned = self.exchange_poison(&logs).await?;
+        self.begin_stage(StartStage::Log);
         let mut scanned_bytes = 0;
         for log in &logs {
             let bytes = self.scan(log, &poisoned, &mut recovered).await?;
@@ -241,7 +250,10 @@ impl<I: Machine> Core<I> {
         self.commits.note_replayed(scanned_bytes);
         self.tell_damage(&recovered);
         self.barrier(STAGE_SCANNED).await;
-        self.take_tail(&mut recovered);
+        self.begin_stage(StartStage::Index);
+        self.take_tail(&mut recovered).await;
+        // Each is asked for the buckets of all its keys next.
+        self.barrier(STAGE_INDEXED).await;
         if self.is_coordinator() {
             self.install_recovered_buckets(&mut recovered).await?;
             if self.assembly.borrow().damaged {
@@ -336,6 +348,13 @@ impl<I: Machine> Core<I> {
         }
     }
 
+    /// Every core has come to `stage`, or is about to.
+    fn begin_stage(&self, stage: StartStage) {
+        if self.is_coordinator() {
+            self.progress.begin(stage);
+        }
+    }
+
     async fn exchange(self: &Rc<Self>, survey: Survey) -> Survey {
         match self.call(COORDINATOR, Request::Survey(survey)).await {
             Reply::Surveyed(survey) => survey,
@@ -380,10 +399,11 @@ impl<I: Machine> Core<I> {
             .segments()
             .await
             .map_err(|error| RecoverError::Disk { segment: None, error })?;
+        let (cores, core) = (self.io.cores(), usize::from(self.io.core().0));
+        let mut segments = segments;
+        segments.retain(|segment| segment.0 as usize % cores == core);
+        self.progress.segments_found(segments.len() as u64);
         for segment in segments {
-            if segment.0 as usize % self.io.cores() != self.io.core().0 as usize {
-                continue;
-            }
             let (bytes, header) = self.read_header(segment).await?;
             let (header, content, generation) = match header {
                 Ok(header) => {
@@ -415,6 +435,7 @@ impl<I: Machine> Core<I> {
                 generation,
                 content,
             });
+            self.progress.segment_read();
             let Some(header) = header else { continue };
             if header.kind == SegmentKind::Free {
                 share.freed.push(header);
@@ -582,6 +603,9 @@ impl<I: Machine> Core<I> {
         })
         .await?;
         self.settle_log(&scan, void_from).await?;
+        // What was not there need not be read.
+        let left = log.expected_bytes().saturating_sub(scan.read_bytes);
+        self.progress.log_read(left);
         recovered.records += records;
         recovered.batches_damaged += scan.batches_damaged;
         let tail = scan.end.map_or(scan.from.offset, |(tail, ..)| tail);
@@ -686,6 +710,12 @@ impl<I: Machine> Core<I> {
                 }
                 ScanStep::NeedMore { from, length_min } => {
                     let rest = scan.header.segment_size_bytes - from;
+                    if !scan.first_batch_only {
+                        let read_bytes =
+                            u64::from(from.saturating_sub(scan.from.offset)).max(scan.read_bytes);
+                        self.progress.log_read(read_bytes - scan.read_bytes);
+                        scan.read_bytes = read_bytes;
+                    }
                     window = self
                         .read_window(segment, from, length_min.max(scan.window_bytes).min(rest))
                         .await?;
@@ -864,12 +894,15 @@ impl<I: Machine> Core<I> {
     }
 
     /// Has what was read from the logs stand in front of the runs.
-    fn take_tail(self: &Rc<Self>, recovered: &mut Recovered) {
-        let mut assembly = self.assembly.borrow_mut();
-        for (index_key, change) in std::mem::take(&mut assembly.changes) {
+    async fn take_tail(self: &Rc<Self>, recovered: &mut Recovered) {
+        let changes = std::mem::take(&mut self.assembly.borrow_mut().changes);
+        for (at, (index_key, change)) in changes.into_iter().enumerate() {
+            if at % CHANGES_AT_ONCE == CHANGES_AT_ONCE - 1 {
+                self.io.yield_now().await;
+            }
             let Some(value) = change.value else {
                 if key::is_upload(&index_key) {
-                    assembly.ended_uploads.push(index_key.clone());
+                    self.assembly.borrow_mut().ended_uploads.push(index_key.clone());
                 }
                 self.index.borrow_mut().remove(&index_key, change.sequence);
                 continue;
@@ -1041,6 +1074,14 @@ struct FoundLog {
     from: LogPosition,
 }
 
+impl FoundLog {
+    /// How much of it there is to read, as far as can be told before.
+    fn expected_bytes(&self) -> u64 {
+        let end = self.watermark.unwrap_or(self.header.segment_size_bytes);
+        u64::from(end.saturating_sub(self.from.offset))
+    }
+}
+
 /// A scan of one log.
 struct Scan {
     header: SegmentHeader,
@@ -1049,6 +1090,8 @@ struct Scan {
     window_bytes: u32,
     first_batch_only: bool,
     batches_damaged: u64,
+    /// Bytes of it that were told as read.
+    read_bytes: u64,
     /// Whole batches: offset, length on disk, number.
     batches: Vec<(u32, u32, u32)>,
     /// Where and how the log ends, and the number that the next batch would have had.
@@ -1064,6 +1107,7 @@ impl Scan {
             window_bytes,
             first_batch_only: false,
             batches_damaged: 0,
+            read_bytes: 0,
             batches: Vec::new(),
             end: None,
         }

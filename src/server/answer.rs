@@ -2,7 +2,7 @@
 //! for which there is no room.
 //!
 //! Health is for whoever watches the daemon: `/-/live` says that the process answers, `/-/ready` that it takes
-//! requests. No bucket can be called `-`. With virtual-host style the path may be a key's, so there only hosts
+//! requests, or what it does instead. No bucket can be called `-`. With virtual-host style the path may be a key's, so there only hosts
 //! that name no bucket have health.
 
 use super::Machine;
@@ -21,15 +21,14 @@ pub fn health(core: &Core, head: &Head) -> Option<Response<Machine>> {
     {
         return None;
     }
-    let is_well = match path {
-        "/-/live" => true,
-        "/-/ready" => core.is_ready(),
+    let why_not = match path {
+        "/-/live" => None,
+        "/-/ready" => core.why_not_ready(),
         _ => return None,
     };
-    let (status, text) = if is_well {
-        (200, "ok\n")
-    } else {
-        (503, "not ready\n")
+    let (status, text) = match why_not {
+        None => (200, "ok\n".to_owned()),
+        Some(why) => (503, format!("not ready: {why}\n")),
     };
     let mut headers = HeaderLines::default();
     headers.push("Content-Type", "text/plain");

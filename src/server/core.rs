@@ -8,6 +8,7 @@ use super::metrics::{Recovery, ServerReport};
 use super::tally::{Tally, count};
 use super::watch::Watches;
 use super::{Connections, Machine, Setup, connection};
+use crate::engine::StartProgress;
 use crate::http::DateCache;
 use crate::io::{CoreId, Io};
 use crate::limits::DRAIN_TIMEOUT;
@@ -102,7 +103,20 @@ impl Core {
 
     /// Whether the engines of all cores have started, none is about to end, and the disk answers.
     pub fn is_ready(&self) -> bool {
-        self.progress.have_all_started() && !self.is_draining() && self.machine.does_disk_answer()
+        self.why_not_ready().is_none()
+    }
+
+    /// What the daemon does instead of taking requests, if it does not.
+    pub fn why_not_ready(&self) -> Option<String> {
+        if self.is_draining() {
+            Some("stopping".to_owned())
+        } else if !self.machine.does_disk_answer() {
+            Some("the disk does not answer".to_owned())
+        } else if !self.progress.have_all_started() {
+            Some(self.progress.start.so_far().to_string())
+        } else {
+            None
+        }
     }
 
     /// Whether connections end with the request that they are at.
@@ -144,15 +158,18 @@ impl Core {
 /// How far the cores have come.
 pub struct Progress {
     cores: usize,
+    /// Of the engines.
+    start: Arc<StartProgress>,
     started: AtomicUsize,
     settled: AtomicUsize,
     listener_failed: AtomicBool,
 }
 
 impl Progress {
-    pub fn new(cores: usize) -> Progress {
+    pub fn new(cores: usize, start: Arc<StartProgress>) -> Progress {
         Progress {
             cores,
+            start,
             started: AtomicUsize::new(0),
             settled: AtomicUsize::new(0),
             listener_failed: AtomicBool::new(false),

@@ -19,6 +19,7 @@ mod input;
 mod memory;
 mod metrics;
 mod pace;
+mod recovery;
 mod report;
 mod response;
 mod tally;
@@ -26,7 +27,10 @@ mod watch;
 
 use self::core::{Core, Progress, Role};
 use crate::config::Config;
-use crate::engine::{Engine, Loss, Message, RecoverError, Recovered, Sizes, SpaceUse, segments_min};
+use crate::engine::{
+    Engine, Loss, Message, RecoverError, Recovered, Sizes, SpaceUse, Start as EngineStart, StartProgress,
+    segments_min,
+};
 use crate::io::uring::{
     Acceptor, LaunchError, Listener, Machine as RealMachine, VolumeError, VolumeSet, check_limits, launch,
 };
@@ -82,6 +86,14 @@ pub enum ServeError {
     Memory {
         cores: usize,
     },
+    /// The system refuses a thread.
+    Thread {
+        source: std::io::Error,
+    },
+    /// The volumes were not open within the time that a disk has.
+    DiskTimeout {
+        limit: Duration,
+    },
     /// A listening socket was of no use any more.
     ListenerFailed,
 }
@@ -97,7 +109,7 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         .memory_bytes
         .unwrap_or_else(|| usual_bytes(machine_memory_bytes(), cpus.len()));
     let sizes = sizes_of(memory_bytes, cpus.len()).ok_or(ServeError::Memory { cores: cpus.len() })?;
-    let volumes = VolumeSet::open(&config.data, config.capacity_bytes, config.access)?;
+    let volumes = open_in_time(&config)?;
     check_segments(&volumes, cpus.len())?;
     let report = Report::begin(&config, &volumes, &cpus, memory_bytes);
     let listeners = bind(&config.listen)?;
@@ -109,15 +121,19 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         admin_listener.as_ref().and_then(address),
     );
 
-    let progress = Arc::new(Progress::new(cpus.len()));
+    let start_progress = Arc::new(StartProgress::default());
+    let progress = Arc::new(Progress::new(cpus.len(), start_progress.clone()));
     let setup = Arc::new(Setup {
         root: config.root,
         domain: config.domain,
         sizes,
         abort_uploads_after: config.abort_uploads_after,
-        loss: match config.accept_damage {
-            true => Loss::Accepted,
-            false => Loss::MayBeMended,
+        start: EngineStart {
+            loss: match config.accept_damage {
+                true => Loss::Accepted,
+                false => Loss::MayBeMended,
+            },
+            progress: start_progress.clone(),
         },
         connections: Connections::within(descriptors, cpus.len()),
         boot_seed: boot_seed(&volumes),
@@ -133,14 +149,8 @@ pub fn run(config: Config) -> Result<(), ServeError> {
     let cores = launch(&cpus, volumes, config.disk_timeout, {
         move |machine| run_core(machine, setup.clone(), starts.clone(), counts.clone())
     })?;
-    let mut sum = Recovered::default();
-    let mut running = 0;
-    // A core that is told to stop before its engine has started ends its half of the channel unsaid.
-    for start in started.iter().take(cpus.len()) {
-        sum.add(&start.map_err(ServeError::Recover)?);
-        running += 1;
-    }
-    if running == cpus.len() {
+    let found = recovery::wait(&started, cpus.len(), &start_progress).map_err(ServeError::Recover)?;
+    if let Some(sum) = found {
         report.print(&sum, since.elapsed());
         // It comes when all of the index was read, or not at all if the run ends before that.
         if let Ok(space) = counted.recv() {
@@ -152,6 +162,24 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         Err(ServeError::ListenerFailed)
     } else {
         Ok(())
+    }
+}
+
+/// Opens the volumes, on a thread of its own: a disk that hangs keeps whoever asks it something, and no core runs yet
+/// that could wait with patience.
+fn open_in_time(config: &Config) -> Result<VolumeSet, ServeError> {
+    let (data, capacity_bytes, access) = (config.data.clone(), config.capacity_bytes, config.access);
+    let (opens, opened) = mpsc::channel();
+    let opening = move || drop(opens.send(VolumeSet::open(&data, capacity_bytes, access)));
+    std::thread::Builder::new()
+        .name("weft-open".to_owned())
+        .spawn(opening)
+        .map_err(|source| ServeError::Thread { source })?;
+    match opened.recv_timeout(config.disk_timeout) {
+        Ok(volumes) => Ok(volumes?),
+        Err(_) => Err(ServeError::DiskTimeout {
+            limit: config.disk_timeout,
+        }),
     }
 }
 
@@ -180,7 +208,7 @@ struct Setup {
     domain: Option<String>,
     sizes: Sizes,
     abort_uploads_after: Option<Duration>,
-    loss: Loss,
+    start: EngineStart,
     connections: Connections,
     boot_seed: u64,
     /// Core 0 takes them.
@@ -220,7 +248,11 @@ async fn run_core(
     machine.spawn(core.clone().take_connections());
 
     let engine = match select(
-        pin!(Engine::start_after(setup.loss, machine.clone(), &setup.sizes)),
+        pin!(Engine::start_with(
+            setup.start.clone(),
+            machine.clone(),
+            &setup.sizes
+        )),
         pin!(machine.shutdown()),
     )
     .await
@@ -398,7 +430,11 @@ impl ServeError {
             ),
             ServeError::Volume(error) => error.is_usage(),
             ServeError::Memory { .. } | ServeError::TooManyCores { .. } => true,
-            ServeError::Recover(_) | ServeError::Listen { .. } | ServeError::ListenerFailed => false,
+            ServeError::Recover(_)
+            | ServeError::Listen { .. }
+            | ServeError::Thread { .. }
+            | ServeError::DiskTimeout { .. }
+            | ServeError::ListenerFailed => false,
         }
     }
 }
@@ -454,6 +490,16 @@ impl fmt::Display for ServeError {
                     _ => write!(f, "give {flag} an address of this machine"),
                 }
             }
+            ServeError::Thread { source } => write!(
+                f,
+                "cannot start a thread ({source}): raise the limit of processes (ulimit -u)"
+            ),
+            ServeError::DiskTimeout { limit } => write!(
+                f,
+                "the disk has not answered for {} s: see what the kernel says of it (dmesg), then start again, or give it \
+                 more time with --disk-timeout",
+                limit.as_secs()
+            ),
             ServeError::ListenerFailed => write!(f, "stopped, because a listener failed: start it again"),
         }
     }

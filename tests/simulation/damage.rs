@@ -16,7 +16,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 use weft::engine::{
-    Bucket, BucketId, BucketWalk, KeyWalk, Loss, Message, RecoverError, Recovered, Refusal, Sizes,
+    Bucket, BucketId, BucketWalk, KeyWalk, Loss, Message, RecoverError, Recovered, Refusal, Sizes, Start,
 };
 use weft::io::sim::{DiskImage, FailAt, Options, Repeat, Rng, World};
 use weft::io::{CoreId, Io, SegmentId, VolumeShape};
@@ -457,8 +457,12 @@ fn start_after(
     let started: Rc<RefCell<Started>> = Rc::default();
     for core in (0..cores as u16).map(CoreId) {
         let (io, started) = (world.machine(core), started.clone());
+        let start = Start {
+            loss,
+            ..Start::default()
+        };
         world.spawn_on(core, async move {
-            let up = Engine::start_after(loss, io, &sizes).await;
+            let up = Engine::start_with(start, io, &sizes).await;
             started.borrow_mut().push((core, up));
         });
     }

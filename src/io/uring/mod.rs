@@ -197,7 +197,8 @@ impl<M: Send + 'static> Io for Machine<M> {
 
     async fn segments(&self) -> io::Result<Vec<SegmentId>> {
         let list = self.0.disk.lister();
-        self.0.mesh.on_a_thread(list).await?
+        let listed = self.0.mesh.on_a_thread(list);
+        self.0.patience.wait_for_thread(listed).await??
     }
 
     async fn allocate(&self, id: SegmentId) -> io::Result<()> {
