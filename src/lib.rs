@@ -11,6 +11,7 @@ pub mod index;
 pub mod io;
 pub mod limits;
 pub mod log;
+pub mod policy;
 pub mod s3;
 pub mod server;
 pub mod volumes;

@@ -40,6 +40,12 @@ pub const PARTS_MAX: u16 = 10_000;
 pub const PAGE_MAX: usize = 1_000;
 /// Buckets of a volume (S3: of an account, by default). Every core knows all of them.
 pub const BUCKETS_MAX: usize = 10_000;
+/// Bytes of an access policy (S3 user guide, "Bucket policies": 20 KB).
+pub const POLICY_BYTES_MAX: usize = 20 * 1024;
+/// Users beside the root user, policies of one, and bytes of the file that has them all.
+pub const USERS_MAX: usize = 10_000;
+pub const USER_POLICIES_MAX: usize = 20;
+pub const USERS_FILE_BYTES_MAX: u64 = 8 << 20;
 /// Keys of one DeleteObjects.
 pub const DELETE_KEYS_MAX: usize = 1_000;
 

@@ -20,6 +20,8 @@ mod head;
 mod index;
 #[path = "../fuzz/checks/log.rs"]
 mod log;
+#[path = "../fuzz/checks/policy.rs"]
+mod policy;
 #[path = "../fuzz/checks/sigv4.rs"]
 mod sigv4;
 #[path = "../fuzz/checks/value.rs"]
@@ -45,6 +47,11 @@ fn body_decoders_hold_their_checks() {
 #[test]
 fn signatures_hold_their_checks() {
     run("sigv4", sigv4::check);
+}
+
+#[test]
+fn access_policies_hold_their_checks() {
+    run("policy", policy::check);
 }
 
 #[test]

@@ -22,6 +22,7 @@ const LAYERS: &[Layer] = &[
     pure("http/", &["http", "limits"]),
     pure("index/", &["index", "log", "limits"]),
     pure("log/", &["log", "limits"]),
+    pure("policy/", &["policy", "limits"]),
     pure("s3/auth/", PURE_S3),
     pure("s3/checksum", PURE_S3),
     pure("s3/conditions.rs", PURE_S3),
@@ -33,7 +34,7 @@ const LAYERS: &[Layer] = &[
     pure("s3/subresource.rs", PURE_S3),
     pure("s3/xml/", PURE_S3),
     // The operations, and whatever stands beside them: engine and codec, but no machine of their own.
-    pure("s3/", &["s3", "http", "engine", "limits", "io::Io"]),
+    pure("s3/", &["s3", "http", "engine", "policy", "limits", "io::Io"]),
     // The trait `Io` and its plain types, and nothing that implements it.
     pure("engine/", &["engine", "log", "index", "limits", "io"]),
     pure("io/mod.rs", &["io", "limits"]),
@@ -55,7 +56,8 @@ const LAYERS: &[Layer] = &[
             "io::uring::CoreChoice",
             "io::uring::FormatOptions",
             "io::uring::Formatting",
-            "s3::auth::RootUser",
+            "policy",
+            "s3::auth",
         ],
     ),
     machine(
@@ -85,6 +87,7 @@ const PURE_S3: &[&str] = &[
     "s3::range",
     "s3::xml",
     "http",
+    "policy",
     "limits",
 ];
 

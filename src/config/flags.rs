@@ -193,6 +193,9 @@ struct ServeFlags {
     /// Give up what a start reports as damaged or missing: its room is used again
     #[arg(long, env = "WEFT_ACCEPT_DAMAGE", value_parser = FalseyValueParser::new())]
     accept_damage: bool,
+    /// File of further users and what they may do, read again on SIGHUP (docs/access.md) [default: the root user alone]
+    #[arg(long, value_name = "FILE", env = "WEFT_USERS")]
+    users: Option<PathBuf>,
 }
 
 #[derive(Args)]
@@ -286,6 +289,7 @@ fn raw(flags: ServeFlags) -> RawConfig {
         disk_timeout: flags.disk_timeout,
         abort_uploads_after: flags.abort_uploads_after,
         accept_damage: flags.accept_damage,
+        users: flags.users,
         access_key: variable(ACCESS_KEY_VARIABLE),
         secret_key: variable(SECRET_KEY_VARIABLE),
     }

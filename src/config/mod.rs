@@ -12,16 +12,18 @@ pub mod flags;
 mod format;
 mod size;
 pub mod target;
+pub mod users;
 
 pub use format::{Format, RawFormat};
 
 use crate::io::uring::{Access, CoreChoice};
 use crate::limits::{DISK_TIMEOUT, DISK_TIMEOUT_S_MAX, LISTENERS_MAX};
-use crate::s3::auth::RootUser;
+use crate::s3::auth::{RootUser, Users};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
+use users::UsersError;
 
 /// The credentials of the tutorial, for loopback alone.
 const DEFAULT_ACCESS_KEY: &str = "rustfsadmin";
@@ -48,6 +50,7 @@ pub struct RawConfig {
     pub disk_timeout: Option<String>,
     pub abort_uploads_after: Option<String>,
     pub accept_damage: bool,
+    pub users: Option<PathBuf>,
     pub access_key: Option<String>,
     pub secret_key: Option<String>,
 }
@@ -75,10 +78,14 @@ pub struct Config {
     /// What is lost is given up.
     pub accept_damage: bool,
     pub root: RootUser,
+    /// The root user among them.
+    pub users: Users,
+    /// Where the others come from, now and when the daemon is told to read them again.
+    pub users_file: Option<PathBuf>,
 }
 
 /// Why what was given is not valid. Each is one line that says what to give.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum ConfigError {
     NoData,
     Listen {
@@ -117,6 +124,7 @@ pub enum ConfigError {
     },
     AccessKey,
     SecretKey,
+    Users(UsersError),
     /// The well-known credentials, and a listener that others can reach.
     DefaultCredentials {
         listen: SocketAddr,
@@ -163,6 +171,11 @@ impl Config {
         {
             return Err(ConfigError::DefaultCredentials { listen });
         }
+        let users_file = raw.users.filter(|path| !path.as_os_str().is_empty());
+        let users = match &users_file {
+            None => Users::new(&root, Vec::new()),
+            Some(path) => users::read(path, &root).map_err(ConfigError::Users)?,
+        };
         Ok(Config {
             data,
             access: if raw.degraded {
@@ -180,6 +193,8 @@ impl Config {
             abort_uploads_after,
             accept_damage: raw.accept_damage,
             root,
+            users,
+            users_file,
         })
     }
 }
@@ -287,20 +302,26 @@ fn root_user(access_key: Option<&str>, secret_key: Option<&str>) -> Result<RootU
             });
         }
     };
-    // The others end the access key where clients write it: `Credential=KEY/20260101/..., SignedHeaders=...`.
-    let is_key_byte = |byte: u8| byte.is_ascii_graphic() && !b"/,=:".contains(&byte);
-    if !ACCESS_KEY_LENGTH.contains(&access_key.len()) || !access_key.bytes().all(is_key_byte) {
+    if !is_access_key(access_key) {
         return Err(ConfigError::AccessKey);
     }
-    if !SECRET_KEY_LENGTH.contains(&secret_key.len())
-        || secret_key.bytes().any(|byte| byte.is_ascii_control())
-    {
+    if !is_secret_key(secret_key) {
         return Err(ConfigError::SecretKey);
     }
     Ok(RootUser {
         access_key: access_key.to_owned(),
         secret_key: secret_key.to_owned(),
     })
+}
+
+fn is_access_key(access_key: &str) -> bool {
+    // The others end the access key where clients write it: `Credential=KEY/20260101/..., SignedHeaders=...`.
+    let is_key_byte = |byte: u8| byte.is_ascii_graphic() && !b"/,=:".contains(&byte);
+    ACCESS_KEY_LENGTH.contains(&access_key.len()) && access_key.bytes().all(is_key_byte)
+}
+
+fn is_secret_key(secret_key: &str) -> bool {
+    SECRET_KEY_LENGTH.contains(&secret_key.len()) && !secret_key.bytes().any(|byte| byte.is_ascii_control())
 }
 
 impl fmt::Display for ConfigError {
@@ -366,6 +387,7 @@ impl fmt::Display for ConfigError {
                     flags::SECRET_KEY_VARIABLE
                 )
             }
+            ConfigError::Users(error) => error.fmt(f),
             ConfigError::DefaultCredentials { listen } => write!(
                 f,
                 "{listen} can be reached from other machines, so the default credentials are refused: set {} and {}",
@@ -387,6 +409,12 @@ mod tests {
             data: vec![PathBuf::from("data")],
             listen: listen.iter().map(|&text| text.to_owned()).collect(),
             ..RawConfig::default()
+        }
+    }
+
+    impl PartialEq for ConfigError {
+        fn eq(&self, other: &ConfigError) -> bool {
+            format!("{self:?}") == format!("{other:?}")
         }
     }
 

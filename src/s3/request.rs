@@ -2,16 +2,24 @@
 
 use crate::engine::Refusal;
 use crate::http::{Framing, Head, Query};
-use crate::s3::auth::{Authenticated, Headers, Payload, Placement, SignatureVersion};
+use crate::s3::auth::{Authenticated, Headers, Payload, Placement, SignatureVersion, Signed, User};
 use crate::s3::checksum::Algorithm;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::metadata::USER_PREFIX;
 use crate::s3::names::{BucketName, Key};
+use std::net::IpAddr;
 
 /// An authenticated request.
 pub struct Request<'a> {
     pub head: &'a Head,
     pub query: &'a Query,
+    /// Who signed it.
+    pub user: &'a User,
+    pub signed: Option<Signed>,
+    /// The other end of the connection.
+    pub peer: Option<IpAddr>,
+    /// When it came: milliseconds since 1970.
+    pub now_ms: u64,
     /// How the body is framed and what it must agree with; taken by the one who reads it.
     pub payload: Payload,
     /// Which parameters of the query count as headers, because they are signed.
@@ -31,7 +39,7 @@ enum QueryFields {
 
 impl QueryFields {
     fn of(identity: &Authenticated) -> QueryFields {
-        match (identity.placement, identity.version) {
+        match (identity.signed.placement, identity.signed.version) {
             (Placement::Header, _) => QueryFields::None,
             (Placement::Query, SignatureVersion::V2) => QueryFields::Amz,
             (Placement::Query, SignatureVersion::V4) => QueryFields::AmzAndConditions,
@@ -64,10 +72,21 @@ impl Headers for Head {
 }
 
 impl<'a> Request<'a> {
-    pub fn new(head: &'a Head, query: &'a Query, identity: Authenticated) -> Request<'a> {
+    pub fn new(
+        head: &'a Head,
+        query: &'a Query,
+        user: &'a User,
+        identity: Authenticated,
+        peer: Option<IpAddr>,
+        now_ms: u64,
+    ) -> Request<'a> {
         Request {
             head,
             query,
+            user,
+            signed: Some(identity.signed),
+            peer,
+            now_ms,
             query_fields: QueryFields::of(&identity),
             payload: identity.payload,
         }

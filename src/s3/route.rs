@@ -1,8 +1,9 @@
-//! From a request to its operation: one place where a request is authenticated, and one `match` that says
-//! which operation it is.
+//! From a request to its operation: one place where a request is authenticated, one where it is allowed (`access`), and
+//! one `match` that says which operation it is.
 
 use crate::engine::Machine;
 use crate::http::{Head, Method, Query};
+use crate::s3::access;
 use crate::s3::auth::{self, SignedRequest};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::{self, BucketName, Target};
@@ -54,6 +55,8 @@ async fn answer<I: Machine, R: Receive>(
     refuse_expectation(head)?;
     let host = head.host().unwrap_or("").as_bytes();
     let domain = service.domain.as_deref();
+    let now_ms = service.engine.io().unix_ms();
+    let users = service.users();
     let identity = {
         let host_bucket = domain.and_then(|domain| names::host_bucket(host, domain));
         let signed = SignedRequest {
@@ -63,33 +66,44 @@ async fn answer<I: Machine, R: Receive>(
             headers: head,
             host_bucket: host_bucket.as_deref(),
         };
-        let now_s = (service.engine.io().unix_ms() / 1000) as i64;
-        auth::authenticate(&signed, now_s, &service.root, &mut service.keys.borrow_mut())
-            .map_err(auth_error)?
+        let now_s = (now_ms / 1000) as i64;
+        auth::authenticate(&signed, now_s, &**users, &mut service.keys.borrow_mut()).map_err(auth_error)?
     };
     let target = names::split(host, head.path().as_bytes(), domain)?;
-    let mut request = Request::new(head, &query, identity);
+    let user = users
+        .find(&identity.access_key)
+        .ok_or(S3Error::new(ErrorCode::InvalidAccessKeyId))?;
+    let mut request = Request::new(head, &query, user, identity, body.peer(), now_ms);
     request.refuse_repeated_fields()?;
     request.check_expected_owner(service.owner().id)?;
     let method = head.method();
-    match &target {
+    let setting = match &target {
         Target::Service => {
             *operation = Operation::on_service(method)?;
-            ops::list_buckets::list_buckets(service, &request)
+            None
         }
-        Target::Bucket(name) => {
+        Target::Bucket(_) => {
             let named = subresource::of_bucket(&query)?;
             *operation = Operation::on_bucket(method, head.method_str(), named, &query)?;
-            on_bucket(service, &mut request, name, body, *operation, named).await
+            named
         }
-        Target::Object(bucket, key) => {
+        Target::Object(..) => {
             let named = subresource::of_object(method, &query)?;
             let is_copy = request.field("x-amz-copy-source").is_some();
             *operation = Operation::on_object(method, head.method_str(), named, &query, is_copy)?;
-            let name = ObjectName { bucket, key };
-            on_object(service, &mut request, name, body, *operation, named).await
+            named
         }
-    }
+    };
+    access::check(service, &request, *operation, &target, setting)?;
+    let answered = match &target {
+        Target::Service => ops::list_buckets::list_buckets(service, &request),
+        Target::Bucket(name) => on_bucket(service, &mut request, name, body, *operation, setting).await,
+        Target::Object(bucket, key) => {
+            let name = ObjectName { bucket, key };
+            on_object(service, &mut request, name, body, *operation, setting).await
+        }
+    };
+    answered.map_err(|error| access::veil(service, error, &request, *operation, &target))
 }
 
 async fn on_bucket<I: Machine, R: Receive>(

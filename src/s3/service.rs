@@ -4,18 +4,23 @@
 //! operations above know no socket. Nothing here does I/O of its own.
 
 use crate::engine::{BodyReader, Bucket, Engine, Machine};
-use crate::s3::auth::{KeyCache, RootUser};
+use crate::s3::auth::{KeyCache, Users};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::md5::Lanes;
 use crate::s3::names::BucketName;
 use crate::s3::xml::responses::Owner;
-use ring::{digest, hmac};
+use ring::hmac;
 use std::cell::RefCell;
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::rc::Rc;
+use std::sync::Arc;
 
 /// One core's S3 service.
 pub struct Service<I: Machine> {
     pub engine: Engine<I>,
-    pub root: RootUser,
+    /// Who may ask. A request keeps the table that it was judged by.
+    users: RefCell<Rc<UsersHere>>,
     /// Virtual-host style: requests to `bucket.DOMAIN` name the bucket in their host.
     pub domain: Option<String>,
     /// Signing keys of requests seen before.
@@ -24,35 +29,65 @@ pub struct Service<I: Machine> {
     pub lanes: Lanes,
     /// Signs continuation tokens.
     pub token_key: hmac::Key,
-    /// The root user's canonical id, as listings show it.
-    owner_id: String,
+    /// Whom everything belongs to.
+    owner: RootAccount,
+}
+
+/// The table that all cores have, counted on this one: a count that cores share would cost each request.
+pub struct UsersHere(Arc<Users>);
+
+impl Deref for UsersHere {
+    type Target = Users;
+
+    fn deref(&self) -> &Users {
+        &self.0
+    }
+}
+
+/// The root user's account, as listings show it.
+struct RootAccount {
+    id: String,
+    display_name: String,
 }
 
 /// What buckets say their region is. Requests may be signed for any.
 pub const REGION: &str = "us-east-1";
 
 impl<I: Machine> Service<I> {
-    /// A service for one user over this core's engine.
-    pub fn new(engine: Engine<I>, root: RootUser, domain: Option<String>) -> Service<I> {
-        let id = digest::digest(&digest::SHA256, root.access_key.as_bytes());
+    /// A service for `users` over this core's engine.
+    pub fn new(engine: Engine<I>, users: Arc<Users>, domain: Option<String>) -> Service<I> {
+        let root = users.root();
         let derivation = hmac::Key::new(hmac::HMAC_SHA256, root.secret_key.as_bytes());
         let token_secret = hmac::sign(&derivation, b"weft continuation token");
         Service {
+            owner: RootAccount {
+                id: root.account.clone(),
+                display_name: root.display_name.clone(),
+            },
             engine,
             domain,
             lanes: Lanes::new(),
             keys: RefCell::new(KeyCache::new()),
             token_key: hmac::Key::new(hmac::HMAC_SHA256, token_secret.as_ref()),
-            owner_id: id.as_ref().iter().map(|byte| format!("{byte:02x}")).collect(),
-            root,
+            users: RefCell::new(Rc::new(UsersHere(users))),
         }
+    }
+
+    /// Who may ask, as of now.
+    pub fn users(&self) -> Rc<UsersHere> {
+        Rc::clone(&self.users.borrow())
+    }
+
+    /// From now on others may ask. Requests that are being served go on.
+    pub fn set_users(&self, users: Arc<Users>) {
+        self.users.replace(Rc::new(UsersHere(users)));
     }
 
     /// Whom everything belongs to.
     pub fn owner(&self) -> Owner<'_> {
         Owner {
-            id: &self.owner_id,
-            display_name: &self.root.access_key,
+            id: &self.owner.id,
+            display_name: &self.owner.display_name,
         }
     }
 
@@ -68,6 +103,9 @@ impl<I: Machine> Service<I> {
 
 /// A request's body as the transport delivers it: chunked coding is undone, `aws-chunked` is not.
 pub trait Receive {
+    /// The other end of the connection, if it is known.
+    fn peer(&self) -> Option<IpAddr>;
+
     /// Bytes that the transport says will come, if it does: `Some(0)` without a body.
     fn length(&self) -> Option<u64>;
 

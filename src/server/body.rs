@@ -15,12 +15,14 @@ use crate::io::Io;
 use crate::io::uring::Stream;
 use crate::limits::TURN_BYTES;
 use crate::s3::service::{Receive, ReceiveError};
+use std::net::IpAddr;
 
 pub struct Body<'a> {
     machine: &'a Machine,
     stream: &'a mut Stream,
     input: &'a mut Input,
     watch: &'a Watch,
+    peer: Option<IpAddr>,
     length: Option<u64>,
     rest: Rest,
     /// The client sends nothing until it is told to.
@@ -55,6 +57,7 @@ impl<'a> Body<'a> {
         stream: &'a mut Stream,
         input: &'a mut Input,
         watch: &'a Watch,
+        peer: Option<IpAddr>,
         head: &Head,
     ) -> Body<'a> {
         let (length, rest) = match head.framing() {
@@ -69,6 +72,7 @@ impl<'a> Body<'a> {
             stream,
             input,
             watch,
+            peer,
             length,
             rest,
             awaits_continue,
@@ -183,6 +187,10 @@ impl<'a> Body<'a> {
 }
 
 impl Receive for Body<'_> {
+    fn peer(&self) -> Option<IpAddr> {
+        self.peer
+    }
+
     fn length(&self) -> Option<u64> {
         self.length
     }

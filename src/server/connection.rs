@@ -22,11 +22,13 @@ use crate::s3;
 use crate::s3::operation::Operation;
 use crate::s3::service::Response;
 use std::io;
-use std::net::Shutdown;
+use std::net::{IpAddr, Shutdown};
 use std::rc::Rc;
 
 /// Serves `stream` until one side closes it.
 pub async fn serve(core: Rc<Core>, mut stream: Stream, watch: Rc<Watch>) {
+    // Asked once: it stays, and a peer that has hung up has none any more.
+    let peer = stream.peer_addr().ok().map(|address| address.ip());
     loop {
         watch.await_request();
         if stream.readable().await.is_err() {
@@ -37,6 +39,7 @@ pub async fn serve(core: Rc<Core>, mut stream: Stream, watch: Rc<Watch>) {
             core: &core,
             stream: &mut stream,
             watch: &watch,
+            peer,
         };
         // Boxed: its state is large, and most connections are idle most of the time.
         let after = Box::pin(connection.serve_requests(&mut buffers)).await;
@@ -57,6 +60,7 @@ struct Connection<'a> {
     core: &'a Core,
     stream: &'a mut Stream,
     watch: &'a Watch,
+    peer: Option<IpAddr>,
 }
 
 /// What becomes of a connection.
@@ -167,6 +171,7 @@ impl Connection<'_> {
             self.stream,
             &mut buffers.input,
             self.watch,
+            self.peer,
             head,
         );
         let is_of_reserve = self.watch.is_of_reserve();

@@ -12,6 +12,7 @@ use crate::engine::StartProgress;
 use crate::http::DateCache;
 use crate::io::{CoreId, Io};
 use crate::limits::DRAIN_TIMEOUT;
+use crate::s3::auth::Users;
 use crate::s3::service::Service;
 use futures_util::future::select;
 use std::cell::{Cell, OnceCell, RefCell};
@@ -40,6 +41,8 @@ pub struct Core {
     pub spares: Spares,
     pub dates: RefCell<DateCache>,
     pub domain: Option<String>,
+    /// Who may ask, for when the engine has started.
+    users: RefCell<Arc<Users>>,
     /// Set once the engines have recovered.
     service: OnceCell<Rc<Service<Machine>>>,
     recovery: OnceCell<Recovery>,
@@ -57,6 +60,7 @@ impl Core {
             spares: Spares::default(),
             dates: RefCell::default(),
             domain: setup.domain.clone(),
+            users: RefCell::new(setup.users.clone()),
             service: OnceCell::new(),
             recovery: OnceCell::new(),
             progress: setup.progress.clone(),
@@ -94,6 +98,19 @@ impl Core {
         if self.service.set(Rc::new(service)).is_ok() {
             self.progress.core_started();
         }
+    }
+
+    /// Who may ask, as of now.
+    pub fn users(&self) -> Arc<Users> {
+        self.users.borrow().clone()
+    }
+
+    /// From now on others may ask.
+    pub fn set_users(&self, users: Arc<Users>) {
+        if let Some(service) = self.service() {
+            service.set_users(users.clone());
+        }
+        self.users.replace(users);
     }
 
     /// Where requests go; `None` before the engine has started.

@@ -20,6 +20,7 @@ mod memory;
 mod metrics;
 mod pace;
 mod recovery;
+mod reload;
 mod report;
 mod response;
 mod tally;
@@ -32,11 +33,12 @@ use crate::engine::{
     segments_min,
 };
 use crate::io::uring::{
-    Acceptor, LaunchError, Listener, Machine as RealMachine, VolumeError, VolumeSet, check_limits, launch,
+    Acceptor, Hangups, LaunchError, Listener, Machine as RealMachine, VolumeError, VolumeSet, check_limits,
+    launch,
 };
 use crate::io::{CoreId, Io};
 use crate::limits::{CONNECTIONS_PER_CORE_MAX, RESERVE_CONNECTIONS_MAX};
-use crate::s3::auth::RootUser;
+use crate::s3::auth::Users;
 use crate::s3::service::Service;
 use futures_util::future::{Either, join, select};
 use memory::{sizes_of, usual_bytes};
@@ -94,6 +96,8 @@ pub enum ServeError {
     DiskTimeout {
         limit: Duration,
     },
+    /// SIGHUP cannot be listened for.
+    Signal(std::io::Error),
     /// A listening socket was of no use any more.
     ListenerFailed,
 }
@@ -123,8 +127,16 @@ pub fn run(config: Config) -> Result<(), ServeError> {
 
     let start_progress = Arc::new(StartProgress::default());
     let progress = Arc::new(Progress::new(cpus.len(), start_progress.clone()));
+    let root = Arc::new(config.root);
+    let source = |path| reload::Source { path, root };
+    let reload = match config.users_file.map(source) {
+        Some(source) => Some((Hangups::listen().map_err(ServeError::Signal)?, source)),
+        None => None,
+    };
+
     let setup = Arc::new(Setup {
-        root: config.root,
+        users: Arc::new(config.users),
+        reload: Mutex::new(reload),
         domain: config.domain,
         sizes,
         abort_uploads_after: config.abort_uploads_after,
@@ -204,7 +216,10 @@ fn machine_memory_bytes() -> u64 {
 
 /// What every core is given.
 struct Setup {
-    root: RootUser,
+    /// As the start found them.
+    users: Arc<Users>,
+    /// Core 0 takes it.
+    reload: Mutex<Option<(Hangups, reload::Source)>>,
     domain: Option<String>,
     sizes: Sizes,
     abort_uploads_after: Option<Duration>,
@@ -246,6 +261,11 @@ async fn run_core(
         _ => None,
     };
     machine.spawn(core.clone().take_connections());
+    if machine.core() == CoreId(0)
+        && let Some((hangups, source)) = setup.reload.lock().ok().and_then(|mut reload| reload.take())
+    {
+        machine.spawn(reload::watch(core.clone(), hangups, source));
+    }
 
     let engine = match select(
         pin!(Engine::start_with(
@@ -263,7 +283,11 @@ async fn run_core(
                 found: recovered,
                 took,
             };
-            core.open(service(engine.clone(), &setup), recovery);
+            let users = core.users();
+            core.open(
+                Service::new(engine.clone(), users, setup.domain.clone()),
+                recovery,
+            );
             let _ = starts.send(Ok(recovered));
             engine
         }
@@ -366,14 +390,6 @@ async fn accept(machine: Machine, listener: TcpListener, setup: Arc<Setup>) {
     }
 }
 
-fn service(engine: Engine<Machine>, setup: &Setup) -> Service<Machine> {
-    let root = RootUser {
-        access_key: setup.root.access_key.clone(),
-        secret_key: setup.root.secret_key.clone(),
-    };
-    Service::new(engine, root, setup.domain.clone())
-}
-
 fn bind(addresses: &[SocketAddr]) -> Result<Vec<TcpListener>, ServeError> {
     let bind = |&address| bind_one("--listen", address);
     addresses.iter().map(bind).collect()
@@ -434,6 +450,7 @@ impl ServeError {
             | ServeError::Listen { .. }
             | ServeError::Thread { .. }
             | ServeError::DiskTimeout { .. }
+            | ServeError::Signal(_)
             | ServeError::ListenerFailed => false,
         }
     }
@@ -500,6 +517,12 @@ impl fmt::Display for ServeError {
                  more time with --disk-timeout",
                 limit.as_secs()
             ),
+            ServeError::Signal(error) => {
+                write!(
+                    f,
+                    "SIGHUP cannot be listened for ({error}): raise the limit of open files"
+                )
+            }
             ServeError::ListenerFailed => write!(f, "stopped, because a listener failed: start it again"),
         }
     }

@@ -145,6 +145,11 @@ pub fn warn(text: fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "weft: {text}");
 }
 
+/// Prints a line that is no warning.
+pub fn note(text: fmt::Arguments<'_>) {
+    say(format_args!("weft: {text}"));
+}
+
 fn say(text: fmt::Arguments<'_>) {
     let mut out = std::io::stdout();
     let _ = writeln!(out, "{text}").and_then(|()| out.flush());

@@ -8,6 +8,7 @@
 
 mod buffer;
 mod disk;
+mod hangup;
 mod launch;
 mod mesh;
 mod patience;
@@ -21,6 +22,7 @@ mod volume;
 
 pub use buffer::Buffer;
 pub use disk::ReadBuf;
+pub use hangup::Hangups;
 pub use launch::{CoreChoice, Cores, LaunchError, check_limits, launch};
 pub use socket::{Acceptor, Listener, Stream, StreamHandle};
 pub use volume::{

@@ -24,10 +24,12 @@ mod sigv4;
 mod streaming;
 #[cfg(test)]
 mod testing;
+mod users;
 
 pub use error::AuthError;
 pub use key_cache::KeyCache;
 pub use streaming::ChunkSigner;
+pub use users::{Rank, Secret, User, Users, root_account};
 
 use error::{MULTIPLE_MECHANISMS, UNSUPPORTED_AUTHORIZATION, WRONG_CONTENT_SHA256};
 
@@ -86,8 +88,16 @@ impl Credentials for RootUser {
 pub struct Authenticated {
     pub access_key: String,
     pub payload: Payload,
+    pub signed: Signed,
+}
+
+/// The signature of a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Signed {
     pub placement: Placement,
     pub version: SignatureVersion,
+    /// When it was made, in seconds since 1970, if it says so.
+    pub unix_s: Option<i64>,
 }
 
 /// Where the signature was.
@@ -300,9 +310,13 @@ mod tests {
                 .unwrap_or_else(|e| panic!("{name}: {e:?}"));
             assert_eq!(authenticated.access_key, ACCESS_KEY);
             let in_query = name.contains("presigned");
-            assert_eq!(authenticated.placement == Placement::Query, in_query, "{name}");
             assert_eq!(
-                authenticated.version == SignatureVersion::V2,
+                authenticated.signed.placement == Placement::Query,
+                in_query,
+                "{name}"
+            );
+            assert_eq!(
+                authenticated.signed.version == SignatureVersion::V2,
                 name.contains("-v2-"),
                 "{name}"
             );

@@ -13,7 +13,7 @@ use super::error::{EXPIRED, NO_DATE, UNSUPPORTED_AUTHORIZATION, WRONG_CONTENT_SH
 use super::query::{self, decode, decode_bytes};
 use super::{
     AuthError, Authenticated, Credentials, Fields, Headers, Payload, PayloadClaim, Placement, SKEW_S_MAX,
-    SignatureVersion, SignedRequest,
+    SignatureVersion, Signed, SignedRequest,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -48,6 +48,7 @@ pub(super) fn authenticate_header<H: Headers + ?Sized>(
         access_key,
         signature,
         date: signed_date,
+        unix_s: Some(time.unix_s),
         placement: Placement::Header,
     };
     verify(request, fields, &claim, credentials)
@@ -89,6 +90,7 @@ pub(super) fn authenticate_query<H: Headers + ?Sized>(
         // Some clients leave the plus signs of base64 unescaped.
         signature: &decode(signature).replace(' ', "+"),
         date: expires.as_bytes(),
+        unix_s: None,
         placement: Placement::Query,
     };
     verify(request, fields, &claim, credentials)
@@ -100,6 +102,8 @@ struct Claim<'a> {
     signature: &'a str,
     /// What stands in the date's place in the string to sign.
     date: &'a [u8],
+    /// When it was signed, if it says so.
+    unix_s: Option<i64>,
     placement: Placement,
 }
 
@@ -138,8 +142,11 @@ fn verify<H: Headers + ?Sized>(
     Ok(Authenticated {
         access_key,
         payload,
-        placement: claim.placement,
-        version: SignatureVersion::V2,
+        signed: Signed {
+            placement: claim.placement,
+            version: SignatureVersion::V2,
+            unix_s: claim.unix_s,
+        },
     })
 }
 

@@ -11,7 +11,7 @@ use super::key_cache::{KeyCache, KeyId};
 use super::streaming::{ChunkSigner, decode_signature};
 use super::{
     AuthError, Authenticated, Credentials, Fields, Headers, Payload, PayloadClaim, Placement, SKEW_S_MAX,
-    SignatureVersion, SignedRequest,
+    SignatureVersion, Signed, SignedRequest,
 };
 use ring::{digest, hmac};
 
@@ -133,8 +133,11 @@ pub(super) fn verify<H: Headers + ?Sized>(
     Ok(Authenticated {
         access_key,
         payload,
-        placement: claim.placement,
-        version: SignatureVersion::V4,
+        signed: Signed {
+            placement: claim.placement,
+            version: SignatureVersion::V4,
+            unix_s: Some(claim.timestamp.unix_s),
+        },
     })
 }
 

@@ -107,7 +107,7 @@ mod tests {
 
     fn signer(head: &Request) -> (Box<ChunkSigner>, bool) {
         let authenticated = head.authenticate(NOW).unwrap();
-        assert_eq!(authenticated.version, SignatureVersion::V4);
+        assert_eq!(authenticated.signed.version, SignatureVersion::V4);
         match authenticated.payload {
             Payload::Streaming {
                 chunks: Some(signer),

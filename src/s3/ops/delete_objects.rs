@@ -4,6 +4,7 @@ use crate::engine::Machine;
 use crate::limits::{
     BODY_BUFFER_BYTES_MAX, DELETE_KEYS_MAX, KEY_BYTES_MAX, XML_BODY_BYTES_MAX, XML_TEXT_BYTES_MAX,
 };
+use crate::s3::access;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::{BucketName, Key};
 use crate::s3::ops::read_document;
@@ -47,7 +48,12 @@ pub async fn delete_objects<I: Machine, R: Receive>(
         .hold_bytes(answer_bytes_max(&delete.objects))
         .await?;
 
-    let checked: Vec<S3Result<Key>> = delete.objects.iter().map(check).collect();
+    let allowed = |object: &ObjectIdentifier| {
+        let key = check(object)?;
+        access::check_delete(service, request, name, &key, object.version_id.as_deref())?;
+        Ok(key)
+    };
+    let checked: Vec<S3Result<Key>> = delete.objects.iter().map(allowed).collect();
     let keys: Vec<Vec<u8>> = checked
         .iter()
         .flatten()
