@@ -169,6 +169,17 @@ pub const CLEAN_MEMORY_BYTES_MAX: usize =
     CLEAN_GROUP_INLINE_BYTES + INLINE_BYTES_MAX + 2 * CLEAN_IO_DEPTH * BLOCKS_PER_IO * BLOCK_BYTES;
 /// Segments that a round of cleaning takes at once.
 pub const CLEAN_VICTIMS_MAX: usize = 64;
+/// Bytes that the scrub of a core reads at a time, and before it rests.
+pub const SCRUB_READ_BYTES: u32 = 8 * BLOCK_BYTES as u32;
+pub const SCRUB_SLICE_BYTES: u64 = 1 << 20;
+/// What lies so near to each other is read together by the scrub.
+pub const SCRUB_GAP_BYTES: u32 = 16 * 1024;
+/// Findings that the scrub of a core tells in one pass.
+pub const SCRUB_TOLD_MAX: u64 = 1000;
+/// The scrub looks at the clock this often when it waits for its next pass.
+pub const SCRUB_PAUSE_MAX: Duration = Duration::from_secs(3600);
+/// Without a rate, what the volumes may hold is read once in this time.
+pub const SCRUB_PERIOD: Duration = Duration::from_secs(14 * 24 * 3600);
 /// Bytes of lookups, small bodies among them, that a core keeps.
 pub const CACHE_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of a segment's header.
@@ -198,4 +209,7 @@ const _: () = assert!(SHORTAGE_BYTES_PER_S_MIN > PEER_BYTES_PER_S_MIN);
 const _: () = assert!(2 * SHORTAGE_PATIENCE.as_secs() <= BODY_BUFFER_TIMEOUT.as_secs());
 const _: () = assert!(CLEAN_MEMORY_BYTES_MAX < BODY_BUFFER_BYTES_MAX / 8);
 const _: () = assert!(CLEAN_GROUP_INLINE_BYTES < COMMIT_QUEUE_BYTES_MAX / 2);
+const _: () = assert!(SCRUB_READ_BYTES < SEGMENT_BYTES_MIN && SCRUB_READ_BYTES as usize <= IO_BYTES_MAX);
+const _: () =
+    assert!(SCRUB_READ_BYTES as u64 <= SCRUB_SLICE_BYTES && SCRUB_READ_BYTES as usize > INLINE_BYTES_MAX);
 const _: () = assert!(SLOTS.is_power_of_two());

@@ -20,7 +20,7 @@ const EXIT_UNCHECKED: u8 = 2;
 
 fn main() -> ExitCode {
     match flags::read() {
-        Ok(Command::Serve(raw)) => serve(raw),
+        Ok(Command::Serve(raw)) => serve(*raw),
         Ok(Command::Format(raw)) => format(raw),
         Ok(Command::Volumes(flags)) => show_volumes(&flags),
         Ok(Command::Check(flags)) => check(&flags),

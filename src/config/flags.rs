@@ -144,7 +144,7 @@ enum Subcommands {
 
 /// What the process is to do.
 pub enum Command {
-    Serve(RawConfig),
+    Serve(Box<RawConfig>),
     Format(RawFormat),
     Volumes(VolumesFlags),
     Check(CheckFlags),
@@ -181,6 +181,10 @@ struct ServeFlags {
     /// How much memory the daemon may take, from 256MiB a core [default: a quarter of the machine's, at most 1GiB a core]
     #[arg(long, value_name = "SIZE", env = "WEFT_MEMORY")]
     memory: Option<String>,
+    /// How much of what is stored to read and verify each second, as 10MiB, or 0 for none [default: all of the capacity
+    /// once in two weeks]
+    #[arg(long, value_name = "SIZE", env = "WEFT_SCRUB_RATE")]
+    scrub_rate: Option<String>,
     /// Also take requests to BUCKET.NAME (virtual-host style)
     #[arg(long, value_name = "NAME", env = "WEFT_DOMAIN")]
     domain: Option<String>,
@@ -285,6 +289,7 @@ fn raw(flags: ServeFlags) -> RawConfig {
         cores: flags.cores,
         capacity: flags.capacity,
         memory: flags.memory,
+        scrub_rate: flags.scrub_rate,
         domain: flags.domain,
         disk_timeout: flags.disk_timeout,
         abort_uploads_after: flags.abort_uploads_after,

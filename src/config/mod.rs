@@ -46,6 +46,7 @@ pub struct RawConfig {
     pub cores: Option<String>,
     pub capacity: Option<String>,
     pub memory: Option<String>,
+    pub scrub_rate: Option<String>,
     pub domain: Option<String>,
     pub disk_timeout: Option<String>,
     pub abort_uploads_after: Option<String>,
@@ -69,6 +70,8 @@ pub struct Config {
     pub capacity_bytes: Option<u64>,
     /// Bytes; without it the machine decides.
     pub memory_bytes: Option<u64>,
+    /// What the scrub of all cores reads; 0 for nothing, without it the volumes decide.
+    pub scrub_bytes_per_s: Option<u64>,
     /// In lower case.
     pub domain: Option<String>,
     /// A disk operation that has not returned for so long fails.
@@ -104,6 +107,9 @@ pub enum ConfigError {
     },
     Size {
         flag: &'static str,
+        given: String,
+    },
+    ScrubRate {
         given: String,
     },
     Domain {
@@ -163,6 +169,7 @@ impl Config {
                 given: text.to_owned(),
             })?),
         };
+        let scrub_bytes_per_s = given(&raw.scrub_rate).map(scrub_rate).transpose()?;
         let disk_timeout = given(&raw.disk_timeout).map(disk_timeout).transpose()?;
         let root = root_user(given(&raw.access_key), given(&raw.secret_key))?;
         let reachable = listen.iter().find(|address| !is_loopback(address.ip()));
@@ -189,6 +196,7 @@ impl Config {
             capacity_bytes,
             memory_bytes,
             domain,
+            scrub_bytes_per_s,
             disk_timeout: disk_timeout.unwrap_or(DISK_TIMEOUT),
             abort_uploads_after,
             accept_damage: raw.accept_damage,
@@ -277,6 +285,14 @@ fn domain(text: &str) -> Result<String, ConfigError> {
     Ok(text.to_ascii_lowercase())
 }
 
+/// Bytes a second; a bare 0 has no unit.
+fn scrub_rate(text: &str) -> Result<u64, ConfigError> {
+    let rate = if text == "0" { Some(0) } else { size::parse(text) };
+    rate.ok_or_else(|| ConfigError::ScrubRate {
+        given: text.to_owned(),
+    })
+}
+
 fn disk_timeout(text: &str) -> Result<Duration, ConfigError> {
     let seconds = text.parse().ok();
     let seconds = seconds.filter(|seconds| (1..=DISK_TIMEOUT_S_MAX).contains(seconds));
@@ -353,6 +369,10 @@ impl fmt::Display for ConfigError {
             ConfigError::Size { flag, given } => write!(
                 f,
                 "{given:?} is no size: give {flag} a whole number and KiB, MiB, GiB, TiB or PiB, as 512MiB or 2TiB"
+            ),
+            ConfigError::ScrubRate { given } => write!(
+                f,
+                "{given:?} is no rate: give --scrub-rate a size to read each second, as 512KiB or 10MiB, or 0 for none"
             ),
             ConfigError::Domain { given } => {
                 write!(

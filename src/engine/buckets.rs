@@ -114,6 +114,13 @@ impl BucketTable {
         self.by_name.len() >= BUCKETS_MAX && !self.by_name.contains_key(name)
     }
 
+    /// The name of a bucket. It costs a look at all of them.
+    pub fn name_of(&self, id: BucketId) -> Option<String> {
+        let mut named = self.by_name.iter();
+        let (name, _) = named.find(|(_, bucket)| bucket.id == id)?;
+        Some(name.clone())
+    }
+
     pub fn contains(&self, id: BucketId) -> bool {
         self.state.contains_key(&id)
     }

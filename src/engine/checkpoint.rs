@@ -18,11 +18,12 @@ use crate::engine::segments::DataSegment;
 use crate::engine::signal::Waiters;
 use crate::engine::sizes::Sizes;
 use crate::index::{
-    LogPosition, Manifest, MergeCursor, PageAddress, Run, RunPlace, Table, dismantle, manifest_copies,
+    Base, LogPosition, Manifest, MergeCursor, PageAddress, Run, RunPlace, Table, dismantle, manifest_copies,
     manifest_offset,
 };
 use crate::io::SegmentId;
 use crate::limits::ROOM_TIMEOUT;
+use crate::log::SegmentHeader;
 use futures_util::future::{Either, select};
 use futures_util::lock::Mutex;
 use std::cell::{Cell, RefCell};
@@ -54,6 +55,8 @@ pub struct Checkpoints {
     found: RefCell<Vec<u64>>,
     /// They have all of the log before that.
     covered: Cell<LogPosition>,
+    /// What the start went by, without its runs.
+    base: RefCell<Base>,
     /// The place that the frozen table has.
     frozen_at: Cell<LogPosition>,
     /// How much log this run had written then.
@@ -92,6 +95,7 @@ impl Checkpoints {
             runs: RefCell::default(),
             found: RefCell::default(),
             covered: Cell::default(),
+            base: RefCell::default(),
             frozen_at: Cell::default(),
             frozen_at_bytes: Cell::default(),
             written: RefCell::default(),
@@ -120,6 +124,14 @@ impl Checkpoints {
         all.flat_map(|place| place.extents.iter().copied()).collect()
     }
 
+    /// Before which place of this core's logs of this boot the next start reads nothing; `None`: it reads all of them, and
+    /// those of earlier boots.
+    pub fn confirmed(&self) -> Option<LogPosition> {
+        let written = self.written.borrow();
+        let manifest = written.as_ref().filter(|manifest| manifest.is_confirmed)?;
+        Some(manifest.covered)
+    }
+
     /// The runs, newest first.
     pub fn places(&self) -> Vec<RunPlace> {
         self.runs.borrow().clone()
@@ -130,6 +142,19 @@ impl Checkpoints {
         *self.found.borrow_mut() = places.iter().map(|place| place.run.tag).collect();
         *self.runs.borrow_mut() = places;
         self.is_mixed.set(is_mixed);
+    }
+
+    /// At the start: the manifests that it goes by.
+    pub fn note_base(&self, mut base: Base) {
+        for manifest in base.manifests.values_mut() {
+            manifest.runs = Vec::new();
+        }
+        *self.base.borrow_mut() = base;
+    }
+
+    /// From where on the start read a log of an earlier boot; `None`: it did not.
+    pub fn needed_at_start(&self, log: &SegmentHeader) -> Option<LogPosition> {
+        self.base.borrow().tail_of(log)
     }
 
     /// No manifest is written in this run.

@@ -133,6 +133,11 @@ pub struct Counters {
     /// On the coordinator: rounds of cleaning, and the segments that were empty after them.
     pub clean_rounds: Cell<u64>,
     pub segments_cleaned: Cell<u64>,
+    /// Bytes that the scrub read, the damage it found, how often it came to the end, and when last, in seconds since 1970.
+    pub scrub_bytes: Cell<u64>,
+    pub scrub_findings: Cell<u64>,
+    pub scrub_passes: Cell<u64>,
+    pub scrub_ended_s: Cell<u64>,
     /// Uploads that were ended because they were too old.
     pub uploads_expired: Cell<u64>,
 }
@@ -450,6 +455,10 @@ impl<I: Machine> Core<I> {
             Request::Allocate { content, purpose } => self.allocate_segment(content, purpose, to),
             Request::Clean(plan) => {
                 self.in_task(to, async move |core| Reply::Cleaned(core.clean_here(&plan).await))
+            }
+            Request::Sealed { from, core } => {
+                let found = self.space.borrow().sealed_from(from, core);
+                self.reply(to, Reply::Sealed(found));
             }
             Request::Barrier { stage } => self.arrive(stage, to),
             Request::Survey(survey) => self.take_survey(survey, to),

@@ -5,10 +5,11 @@
 
 use crate::engine::cache::Versions;
 use crate::engine::entry::{Bucket, ETag, Extent, GlanceAt, ListedObject, ListedUpload, Part, Upload};
+use crate::engine::scrub::SealedSegment;
 use crate::engine::victims::Shortage;
 use crate::index::key::{BucketId, UploadId};
 use crate::index::{KeyPage, KeyWalk, Manifest, UploadWalk};
-use crate::io::SegmentId;
+use crate::io::{CoreId, SegmentId};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -136,6 +137,11 @@ pub enum Request {
     Checkpoint,
     /// Each core: every core has a manifest of this boot; say so in this core's.
     Confirm,
+    /// Core 0: the first sealed segment from there on that is for this core to verify.
+    Sealed {
+        from: SegmentId,
+        core: CoreId,
+    },
     /// Each core: move what this core's entries keep in the victims, and say what could not be moved.
     Clean(CleanPlan),
 }
@@ -158,6 +164,7 @@ pub enum Reply {
     /// Victims that hold what cannot be moved, ever.
     Cleaned(Vec<SegmentId>),
     /// And how many pages of the index could not be read.
+    Sealed(Option<SealedSegment>),
     BucketsWanted(Result<(BTreeSet<BucketId>, u64), Refusal>),
     /// Whether it is on stable storage.
     Checkpointed(bool),

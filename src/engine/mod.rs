@@ -40,6 +40,7 @@ mod reads;
 mod recover;
 mod report;
 mod run_writer;
+mod scrub;
 mod segments;
 mod shard;
 mod signal;
@@ -63,6 +64,7 @@ pub use message::{Completion, Message, Outcome, PartPage, Refusal, WriteConditio
 pub use progress::{StartProgress, StartStage, StartedSoFar};
 pub use recover::{Loss, RecoverError, Recovered};
 pub use report::CoreReport;
+pub use scrub::{IndexPlace, ScrubNext, ScrubPlan, ScrubPosition};
 pub use sizes::Sizes;
 pub use space::{SpaceUse, segments_min};
 
@@ -169,6 +171,13 @@ impl<I: Machine> Engine<I> {
     pub async fn settle(&self) {
         self.core.seal_log().await;
         self.core.flush_ledger();
+    }
+
+    /// Reads what is stored on this core's account and verifies it, pass after pass. `tell` is told of each place that it
+    /// comes to, where another run may begin, with any number of cores.
+    pub fn scrub(&self, plan: ScrubPlan, from: ScrubPosition, tell: impl Fn(&ScrubPosition) + 'static) {
+        let core = self.core.clone();
+        core.io.spawn(core.clone().scrub(plan, from, tell));
     }
 
     /// The machine below.

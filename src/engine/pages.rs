@@ -106,10 +106,18 @@ pub struct Held<'c> {
     /// Bytes to read when a page is missing: at first, and when reading goes on where it ended.
     ahead_first_bytes: u32,
     ahead_bytes_max: u32,
+    /// Pages are read one by one.
+    is_one_by_one: Cell<bool>,
     /// Where reading ended in each run.
     streams: RefCell<Vec<Stream>>,
     /// Whether pages are worth keeping for others.
     is_shared: bool,
+    /// What is on disk is wanted, not what the cache has of it.
+    is_of_disk: bool,
+    /// Bytes that were read for it.
+    read_bytes: Cell<u64>,
+    /// What a line about a page begins with.
+    told_by: &'static str,
     /// Pages that cannot be read are passed over, as if nothing were in them; and how many were.
     passes_over: bool,
     passed_over: Cell<u64>,
@@ -131,8 +139,12 @@ impl<'c> Held<'c> {
             held: RefCell::default(),
             ahead_first_bytes: 0,
             ahead_bytes_max: 0,
+            is_one_by_one: Cell::new(false),
             streams: RefCell::default(),
             is_shared: true,
+            is_of_disk: false,
+            read_bytes: Cell::new(0),
+            told_by: "",
             passes_over: false,
             passed_over: Cell::new(0),
         }
@@ -157,6 +169,31 @@ impl<'c> Held<'c> {
         }
     }
 
+    /// For the scrub: a walk over everything that reads each page from disk.
+    pub fn of_disk(cache: &'c PageCache) -> Held<'c> {
+        Held {
+            is_of_disk: true,
+            told_by: "scrub: ",
+            ..Held::passing(cache, AHEAD_BYTES_MAX)
+        }
+    }
+
+    /// From now on pages are read one by one, or `ahead` again: a long read fails with any of its sectors.
+    pub fn read_ahead(&self, ahead: bool) {
+        self.is_one_by_one.set(!ahead);
+    }
+
+    /// Bytes that were read so far.
+    pub fn read_bytes(&self) -> u64 {
+        self.read_bytes.get()
+    }
+
+    /// Has the walk go on as if nothing were in a page.
+    pub fn pass_over(&self, need: Need) {
+        let Need(run, address) = need;
+        self.hold(&run, address, Rc::new(Page::lost(address)));
+    }
+
     /// For a walk at start, which finds what can be read.
     pub fn passing_over(cache: &'c PageCache) -> Held<'c> {
         Held {
@@ -172,6 +209,9 @@ impl<'c> Held<'c> {
 
     /// Bytes to read of a run from a page on.
     fn ahead_bytes(&self, run: &Run, address: PageAddress) -> u32 {
+        if self.is_one_by_one.get() {
+            return 0;
+        }
         let streams = self.streams.borrow();
         let stream = streams.iter().find(|stream| stream.tag == run.tag);
         match stream.filter(|stream| stream.end == (address.segment, address.offset)) {
@@ -214,7 +254,10 @@ impl Pages for Held<'_> {
         if let Some((_, page)) = held.iter().rev().find(|(of, _)| *of == key) {
             return Some(page.clone());
         }
-        self.cache.page(run, address)
+        match self.is_of_disk {
+            true => None,
+            false => self.cache.page(run, address),
+        }
     }
 }
 
@@ -228,7 +271,7 @@ impl<I: Machine> Core<I> {
         match self.fetch_page(&run, address, into).await {
             Err(Refusal::Damaged | Refusal::OutOfReach) if into.passes_over => {
                 into.passed_over.update(|pages| pages + 1);
-                into.hold(&run, address, Rc::new(Page::lost(address)));
+                into.pass_over(need);
                 Ok(())
             }
             fetched => fetched,
@@ -242,7 +285,8 @@ impl<I: Machine> Core<I> {
         // It was read, and is not what leads on: whole, and of another level.
         if into.has(run, address) {
             warn!(
-                "weft: segment {}: the index page at {} is not the one that belongs there",
+                "weft: {}segment {}: the index page at {} is not the one that belongs there",
+                into.told_by,
                 SegmentId(address.segment),
                 address.offset
             );
@@ -268,7 +312,8 @@ impl<I: Machine> Core<I> {
         let segment_bytes = self.io.volume().segment_size_bytes;
         if address.offset.saturating_add(address.length) > segment_bytes {
             warn!(
-                "weft: segment {}: the index names a page at {}, behind its end",
+                "weft: {}segment {}: the index names a page at {}, behind its end",
+                into.told_by,
                 SegmentId(address.segment),
                 address.offset
             );
@@ -279,11 +324,14 @@ impl<I: Machine> Core<I> {
         let length = ahead_bytes
             .max(address.length)
             .min(segment_bytes - address.offset);
+        into.read_bytes.update(|bytes| bytes + u64::from(length));
         let read = self.io.read(SegmentId(address.segment), address.offset, length);
         let read = read.await.map_err(|error| {
             warn!(
-                "weft: segment {}: reading the index: {error}",
-                SegmentId(address.segment)
+                "weft: {}segment {}: reading the index at {}: {error}",
+                into.told_by,
+                SegmentId(address.segment),
+                address.offset
             );
             count(&self.counters.disk_errors, 1);
             match error.kind() {
@@ -295,7 +343,8 @@ impl<I: Machine> Core<I> {
         let bytes = read.as_ref();
         let page = Page::verify(&bytes[..address.length as usize], address, run.tag).map_err(|error| {
             warn!(
-                "weft: segment {}: the index page at {}: {error}",
+                "weft: {}segment {}: the index page at {}: {error}",
+                into.told_by,
                 SegmentId(address.segment),
                 address.offset
             );

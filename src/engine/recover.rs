@@ -269,7 +269,9 @@ impl<I: Machine> Core<I> {
         }
         self.drop_what_is_gone(&mut recovered).await?;
         let stock = self.take_stock();
-        if base.epoch.is_none() {
+        let is_all_in_logs = base.epoch.is_none();
+        self.checkpoints.note_base(base);
+        if is_all_in_logs {
             self.account_for_all(stock, &mut recovered).await;
             return Ok(recovered);
         }

@@ -11,6 +11,7 @@ use crate::engine::message::{
     Allocation, CleanPlan, Content, Found, Lack, Note, Purpose, Refusal, Reply, Request, SpaceDelta, Survey,
 };
 use crate::engine::planted::{Fault, planted};
+use crate::engine::scrub::SealedSegment;
 use crate::engine::spread::{PerSegment, Room, Spread};
 use crate::engine::victims::{Candidate, Round, Shortage};
 use crate::io::{CoreId, SegmentId, VolumeState};
@@ -380,6 +381,24 @@ impl SpaceTable {
         let counted = self.segments.entries();
         let counted = counted.map(|(id, segment)| (id, segment.live_bytes));
         counted.filter(|(_, live_bytes)| *live_bytes != 0).collect()
+    }
+
+    /// The first sealed segment from there on that a core is to verify: its own logs of this boot, and of all else those
+    /// that fall to it by their number.
+    pub fn sealed_from(&self, from: SegmentId, core: CoreId) -> Option<SealedSegment> {
+        let falls_to = |id: SegmentId, segment: &Segment| match segment.status {
+            Status::Sealed(Content::Log) if segment.generation >= self.first_generation => {
+                segment.core == core
+            }
+            Status::Sealed(_) => id.0 as usize % self.cores == usize::from(core.0),
+            Status::Free | Status::Open(_) | Status::Retiring { .. } | Status::Unusable => false,
+        };
+        let mut sealed = self.segments.entries_from(from);
+        let (segment, known) = sealed.find(|(id, segment)| falls_to(*id, segment))?;
+        Some(SealedSegment {
+            segment,
+            generation: known.generation,
+        })
     }
 
     fn allocate(

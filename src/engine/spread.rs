@@ -53,6 +53,16 @@ impl<T> PerSegment<T> {
         self.ids().zip(self.values())
     }
 
+    /// As [`PerSegment::entries`], from a number on.
+    pub fn entries_from(&self, from: SegmentId) -> impl Iterator<Item = (SegmentId, &T)> {
+        let volumes = self.volumes.iter().enumerate().skip(from.volume());
+        volumes.flat_map(move |(volume, values)| {
+            let first = if volume == from.volume() { from.place() } else { 0 };
+            let places = values.iter().enumerate().skip(first as usize);
+            places.map(move |(place, value)| (SegmentId::new(volume, place as u32), value))
+        })
+    }
+
     /// `None` on a volume that is missing, and beyond the end of one.
     pub fn get_mut(&mut self, id: SegmentId) -> Option<&mut T> {
         self.volumes.get_mut(id.volume())?.get_mut(id.place() as usize)

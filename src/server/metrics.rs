@@ -43,6 +43,7 @@ pub fn families(reports: &[ServerReport], is_ready: bool) -> Vec<Family> {
     families.extend(log(reports));
     families.extend(space(reports));
     families.extend(reads(reports));
+    families.extend(scrub(reports));
     families.extend(holdings(reports));
     families
 }
@@ -339,6 +340,31 @@ fn reads(reports: &[ServerReport]) -> Vec<Family> {
             "Bytes that these count as, small bodies among them",
         )
         .only(sum(|engine| engine.cache_bytes)),
+    ]
+}
+
+fn scrub(reports: &[ServerReport]) -> [Family; 4] {
+    let sum = |of: fn(&CoreReport) -> u64| sum(reports, of);
+    let mut passes = Family::counter("scrub_passes", "Passes of the scrub that came to the end");
+    let mut ended = Family::gauge(
+        "scrub_ended_seconds",
+        "When the last pass ended, since 1970-01-01; 0: none has",
+    );
+    for (core, engine) in engines(reports) {
+        let counters = &engine.counters;
+        passes = passes.with(label("core", core), counters.scrub_passes.get());
+        ended = ended.with(label("core", core), counters.scrub_ended_s.get());
+    }
+    [
+        Family::counter("scrub_read_bytes", "Bytes that the scrub has read")
+            .only(sum(|engine| engine.counters.scrub_bytes.get())),
+        Family::counter(
+            "scrub_findings",
+            "Damage that the scrub has found, in every pass anew",
+        )
+        .only(sum(|engine| engine.counters.scrub_findings.get())),
+        passes,
+        ended,
     ]
 }
 

@@ -23,6 +23,7 @@ mod recovery;
 mod reload;
 mod report;
 mod response;
+mod scrub;
 mod tally;
 mod watch;
 
@@ -44,6 +45,7 @@ use futures_util::future::{Either, join, select};
 use memory::{sizes_of, usual_bytes};
 use metrics::Recovery;
 use report::Report;
+use scrub::{Place, Scrub, Told};
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener};
@@ -134,6 +136,15 @@ pub fn run(config: Config) -> Result<(), ServeError> {
         None => None,
     };
 
+    let place = Place::of(&volumes);
+    let scrub = place.as_ref().and_then(|place| {
+        Scrub::new(
+            config.scrub_bytes_per_s,
+            volumes.capacity_bytes(),
+            cpus.len(),
+            place,
+        )
+    });
     let setup = Arc::new(Setup {
         users: Arc::new(config.users),
         reload: Mutex::new(reload),
@@ -154,12 +165,25 @@ pub fn run(config: Config) -> Result<(), ServeError> {
             admin: admin_listener,
         }),
         progress: progress.clone(),
+        scrub: scrub.clone(),
     });
     let (starts, started) = mpsc::channel();
     let (counts, counted) = mpsc::channel();
+    let (scrubbed, scrub_places) = mpsc::channel();
+    if let (Some(place), Some(scrub)) = (place, scrub) {
+        place.keep(scrub.from, cpus.len(), scrub_places);
+    }
     let since = Instant::now();
     let cores = launch(&cpus, volumes, config.disk_timeout, {
-        move |machine| run_core(machine, setup.clone(), starts.clone(), counts.clone())
+        move |machine| {
+            run_core(
+                machine,
+                setup.clone(),
+                starts.clone(),
+                counts.clone(),
+                scrubbed.clone(),
+            )
+        }
     })?;
     let found = recovery::wait(&started, cpus.len(), &start_progress).map_err(ServeError::Recover)?;
     if let Some(sum) = found {
@@ -229,6 +253,7 @@ struct Setup {
     /// Core 0 takes them.
     listeners: Mutex<Listeners>,
     progress: Arc<Progress>,
+    scrub: Option<Scrub>,
 }
 
 #[derive(Default)]
@@ -253,6 +278,7 @@ async fn run_core(
     setup: Arc<Setup>,
     starts: mpsc::Sender<Start>,
     counts: mpsc::Sender<SpaceUse>,
+    scrubbed: mpsc::Sender<Told>,
 ) {
     let core = Rc::new(Core::new(machine.clone(), &setup, Role::S3, setup.connections));
     core.settle_here();
@@ -306,6 +332,9 @@ async fn run_core(
     };
     select(pin!(counting), pin!(machine.shutdown())).await;
     drop(counts);
+    if let Some(Scrub { plan, from }) = setup.scrub.clone() {
+        engine.scrub(plan, from, scrub::teller(machine.core(), scrubbed));
+    }
     if let Some(age) = setup.abort_uploads_after {
         machine.spawn(abort_uploads(machine.clone(), engine.clone(), age));
     }

@@ -14,17 +14,17 @@ use weft::io::{CoreId, Io, VolumeShape};
 
 const SEEDS: u64 = 8;
 const STEPS_MAX: u64 = 100_000_000;
-const SHAPE: VolumeShape = VolumeShape {
+pub const SHAPE: VolumeShape = VolumeShape {
     segment_size_bytes: 1 << 20,
     segments_max: 52,
 };
 /// Of which so much is for bodies: the rest is what the cores keep open, and the reserve.
-const CAPACITY: u64 = 44 * SHAPE.segment_size_bytes as u64;
+pub const CAPACITY: u64 = 44 * SHAPE.segment_size_bytes as u64;
 const BUCKET: &str = "cleaned";
 /// Bytes by which a body is found on the disk.
 const NEEDLE_BYTES: usize = 32;
 
-type Objects = Vec<(Vec<u8>, Content)>;
+pub type Objects = Vec<(Vec<u8>, Content)>;
 
 #[test]
 fn a_volume_is_overwritten_many_times_without_a_refusal() {
@@ -165,7 +165,7 @@ fn bucket_of(engine: &Engine) -> BucketId {
 }
 
 /// Flips a bit somewhere near the start of a body, where it lies on the disk.
-fn damage(image: &mut DiskImage, content: &Content, rng: &mut Rng) {
+pub fn damage(image: &mut DiskImage, content: &Content, rng: &mut Rng) {
     let mut needle = [0; NEEDLE_BYTES];
     content.fill(0, &mut needle);
     let segments: Vec<_> = image.segments().collect();
@@ -182,7 +182,7 @@ fn damage(image: &mut DiskImage, content: &Content, rng: &mut Rng) {
 }
 
 /// Stores objects of many sizes, until they are so many bytes.
-async fn store(engine: &Engine, rng: &mut Rng, bytes_min: u64) -> Objects {
+pub async fn store(engine: &Engine, rng: &mut Rng, bytes_min: u64) -> Objects {
     engine.create_bucket(BUCKET, "").await.expect("a bucket");
     let mut objects = Objects::new();
     let mut bytes = 0;
@@ -208,7 +208,12 @@ fn any_content(rng: &mut Rng) -> Content {
 }
 
 /// Overwrites objects at random; also how many bytes that took.
-async fn overwrite(engine: &Engine, mut objects: Objects, rng: &mut Rng, bytes_min: u64) -> (Objects, u64) {
+pub async fn overwrite(
+    engine: &Engine,
+    mut objects: Objects,
+    rng: &mut Rng,
+    bytes_min: u64,
+) -> (Objects, u64) {
     let mut written = 0;
     while written < bytes_min {
         let at = rng.index(objects.len());
@@ -224,13 +229,16 @@ async fn overwrite(engine: &Engine, mut objects: Objects, rng: &mut Rng, bytes_m
 
 /// The engines of a world, in order of core, once all are up.
 pub fn start(world: &mut World<Message>, cores: usize) -> Vec<Engine> {
+    start_with(Sizes::default(), world, cores)
+}
+
+/// As [`start`], with other sizes.
+pub fn start_with(sizes: Sizes, world: &mut World<Message>, cores: usize) -> Vec<Engine> {
     let engines: Rc<RefCell<Vec<Engine>>> = Rc::default();
     for core in (0..cores as u16).map(CoreId) {
         let (io, engines) = (world.machine(core), engines.clone());
         world.spawn_on(core, async move {
-            let (engine, _) = Engine::start(io, &Sizes::default())
-                .await
-                .expect("a disk without faults");
+            let (engine, _) = Engine::start(io, &sizes).await.expect("a disk without faults");
             engines.borrow_mut().push(engine);
         });
     }

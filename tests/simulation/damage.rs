@@ -301,7 +301,7 @@ fn compact(world: &mut World<Message>, engines: &[Engine]) {
 }
 
 /// Makes a page unreadable that looks like one of a run. It need not be in use.
-fn lose_a_page(image: &mut DiskImage, rng: &mut Rng) {
+pub fn lose_a_page(image: &mut DiskImage, rng: &mut Rng) {
     let mut pages = Vec::new();
     for id in image.segments() {
         for offset in (0..SHAPE.segment_size_bytes).step_by(PAGE_BYTES as usize) {
@@ -518,7 +518,7 @@ fn batch_behind_its_watermark(image: &DiskImage) -> Option<(SegmentId, u32)> {
 }
 
 /// Makes a batch unreadable, from its header on; gives what it held.
-fn lose_a_batch(image: &mut DiskImage, rng: &mut Rng) -> Vec<u8> {
+pub fn lose_a_batch(image: &mut DiskImage, rng: &mut Rng) -> Vec<u8> {
     let segments: Vec<SegmentId> = image.segments().collect();
     let mut middles = Vec::new();
     let mut of_bucket = Vec::new();

@@ -15,6 +15,7 @@ mod model;
 mod pending;
 #[cfg(feature = "planted")]
 mod planted;
+mod scrub;
 mod shrink;
 mod unfinished;
 mod uploads;

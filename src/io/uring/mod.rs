@@ -26,8 +26,8 @@ pub use hangup::Hangups;
 pub use launch::{CoreChoice, Cores, LaunchError, check_limits, launch};
 pub use socket::{Acceptor, Listener, Stream, StreamHandle};
 pub use volume::{
-    Access, CAPACITY_BYTES_MIN, FormatOptions, Formatting, Inspected, StoppedSegment, StoppedVolume,
-    StoredShape, Volume, VolumeError, VolumeSet, inspect,
+    Access, CAPACITY_BYTES_MIN, FormatOptions, Formatting, Inspected, MEMO_BYTES, Memo, StoppedSegment,
+    StoppedVolume, StoredShape, Volume, VolumeError, VolumeSet, inspect,
 };
 
 use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape, VolumeState};

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! 0          superblock, first copy
+//! 256 KiB    a page of no promise (`memo`)
 //! 512 KiB    superblock, second copy
 //! 1 MiB      segment 0, segment 1, ...
 //! ```
@@ -17,6 +18,7 @@
 //! there. A segment that the superblock counts has been zero or ours, on stable storage, from then on.
 
 use super::error::{VolumeError, during};
+use super::memo::MEMO_BYTES;
 use super::probe;
 use super::superblock::{self, COPY_BYTES, CopyError, Superblock};
 use super::{CAPACITY_BYTES_MIN, Made, check_is_not_polled};
@@ -33,6 +35,8 @@ use std::time::{Duration, Instant};
 const EDGE_BYTES: u64 = 1 << 20;
 /// Where the copies of the superblock are.
 const COPIES_AT: [u64; 2] = [0, 512 << 10];
+/// Where the page of no promise is.
+const MEMO_AT: u64 = 256 << 10;
 /// Bytes that are read or zeroed at a time.
 const STEP_BYTES: usize = 1 << 20;
 /// How long the writes of a process that is gone are waited for: it is not known whose they are.
@@ -85,6 +89,27 @@ impl Device {
             size_bytes,
             making: Mutex::new(()),
         })
+    }
+
+    /// The same device, open as this one is.
+    pub fn again(&self) -> io::Result<Device> {
+        Ok(Device {
+            path: self.path.clone(),
+            file: self.file.try_clone()?,
+            size_bytes: self.size_bytes,
+            making: Mutex::new(()),
+        })
+    }
+
+    pub fn read_memo(&self) -> io::Result<Vec<u8>> {
+        self.read_at(MEMO_AT, MEMO_BYTES)
+    }
+
+    pub fn write_memo(&self, page: &[u8; MEMO_BYTES]) -> io::Result<()> {
+        let mut aligned = Aligned::zeroed(MEMO_BYTES);
+        aligned.as_mut_slice().copy_from_slice(page);
+        self.file.write_all_at(aligned.as_slice(), MEMO_AT)?;
+        self.file.sync_data()
     }
 
     /// Open for direct I/O; closing it, and all rings that keep it open, gives the device up.

@@ -3,6 +3,7 @@
 //! ```text
 //! DIR/weft.lock              flock'ed for as long as a daemon runs or a write of its is in flight; holds its pid as text
 //! DIR/superblock             two copies
+//! DIR/scrub                  how far the scrub is, of no promise (`memo`)
 //! DIR/segments/%08x.seg      one segment each, at its full size
 //! DIR/segments/%08x.seg.new  a segment being made; removed at the next start
 //! ```

@@ -2,7 +2,7 @@
 //!
 //! Opened with plain blocking calls before any core starts, so that everything that can be wrong with them is one line
 //! on the terminal. [`directory`] and [`device`] are the two kinds, [`superblock`] says what each of them holds,
-//! [`members`] judges whether what was given is a set, [`probe`] what else is on a device.
+//! [`members`] judges whether what was given is a set, [`memo`] is a page for the daemon, [`probe`] what else is on a device.
 //!
 //! A segment's number says on which volume it lies: the volume's place in the set is in its upper 8 bits.
 //!
@@ -15,6 +15,7 @@ mod directory;
 mod error;
 mod inspect;
 mod members;
+mod memo;
 mod probe;
 mod stopped;
 mod superblock;
@@ -23,6 +24,7 @@ mod tests;
 
 pub use error::VolumeError;
 pub use inspect::{Inspected, inspect};
+pub use memo::{MEMO_BYTES, Memo};
 pub use stopped::{StoppedSegment, StoppedVolume, StoredShape};
 
 use crate::io::{SEGMENTS_PER_VOLUME, SegmentId, VolumeShape, VolumeState};
