@@ -79,13 +79,10 @@ fn show_volumes(flags: &VolumesFlags) -> ExitCode {
 }
 
 fn check(flags: &CheckFlags) -> ExitCode {
-    let mut reports = Vec::new();
-    for dir in &flags.dirs {
-        match check::check(dir) {
-            Ok(report) => reports.push(report),
-            Err(error) => return fail(&error, EXIT_UNCHECKED),
-        }
-    }
+    let reports = match check::check(&flags.paths) {
+        Ok(reports) => reports,
+        Err(error) => return fail(&error, EXIT_UNCHECKED),
+    };
     let is_clean = reports.iter().all(|report| report.clean);
     if flags.json {
         say_json(&reports);
@@ -103,7 +100,7 @@ fn inspect(flags: &InspectFlags) -> ExitCode {
         Ok(target) => target,
         Err(error) => return fail(&error, EXIT_USAGE),
     };
-    match check::inspect(&flags.dir, &target) {
+    match check::inspect(&flags.paths, &target) {
         Ok(shown) if flags.json => say_json(&shown),
         Ok(shown) => say(&shown.to_string()),
         Err(error) => return fail(&error, EXIT_UNCHECKED),

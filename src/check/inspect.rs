@@ -1,4 +1,4 @@
-//! One part of a volume in words: its segments, one of them, one record, or all that logs and runs say of a key.
+//! One part of a set of volumes in words: its segments, one of them, one record, or all that logs and runs say of a key.
 //!
 //! Invariant: what is shown is what the bytes say, void and damaged batches included, each told as such; nothing of the
 //! volume's id is shown.
@@ -14,13 +14,14 @@ use crate::engine::{Bucket, Extent, Layout, Object, Part, Upload};
 use crate::index::key::{self, Named};
 use crate::index::{LogPosition, Manifest, ManifestCopy, Page, PageAddress, RunPlace};
 use crate::io::SegmentId;
+use crate::io::uring::StoppedSet;
 use crate::log::{
     BatchRef, Change, LOG_START, LogEnd, RecordKind, RecordRef, ScanStep, SegmentHeader, blocks_for,
 };
 use serde::Serialize;
 use std::fmt;
 use std::ops::ControlFlow;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Mutex;
 
 /// Bits of a sequence that count within a start; the start has the rest.
@@ -231,13 +232,18 @@ impl Serialize for Sequence {
     }
 }
 
-/// Reads what `target` names of the volume in `dir`.
+/// Reads what `target` names of the set that the volumes at `paths` are.
 ///
 /// # Errors
 /// See [`CheckError`].
-pub fn inspect(dir: &Path, target: &Target) -> Result<Shown, CheckError> {
+pub fn inspect(paths: &[PathBuf], target: &Target) -> Result<Shown, CheckError> {
     let findings = Findings::default();
-    let volume = Checked::open(dir, &findings)?;
+    let mut sets = StoppedSet::open(paths)?;
+    let set = sets
+        .pop()
+        .filter(|_| sets.is_empty())
+        .ok_or(CheckError::SeveralSets)?;
+    let volume = Checked::open(set, &findings)?;
     let viewer = |names| Viewer {
         volume: &volume,
         names,

@@ -240,7 +240,7 @@ impl<'a> Judge<'a> {
     fn refuse(&self, extent: &Extent) -> Option<String> {
         let size = u64::from(self.volume.segment_size_bytes);
         let is_aligned = extent.layout == Layout::Inline || extent.offset.is_multiple_of(ALIGN_BYTES);
-        if extent.segment.0 >= self.volume.segments_max
+        if !self.volume.may_have(extent.segment)
             || extent.offset < SEGMENT_HEADER_BYTES
             || u64::from(extent.offset) + u64::from(extent.disk_bytes()) > size
             || !is_aligned

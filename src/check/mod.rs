@@ -1,4 +1,4 @@
-//! `weft check` and `weft inspect`: what lies on a volume that no daemon runs on, verified and shown.
+//! `weft check` and `weft inspect`: what lies on volumes that no daemon runs on, verified and shown.
 //!
 //! [`volume`] surveys the segments and manifests, [`runs`] reads the pages of the index, [`replay`] these and the logs behind
 //! them as recovery does and gives what is true, [`live`] judges
@@ -20,12 +20,12 @@ mod volume;
 pub use inspect::{Shown, Target, inspect};
 pub use report::Report;
 
-use crate::io::uring::VolumeError;
+use crate::io::uring::{StoppedSet, VolumeError};
 use progress::Progress;
 use replay::Replay;
 use report::Findings;
 use std::fmt;
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Instant;
@@ -48,20 +48,27 @@ pub enum CheckError {
         segment: String,
         version: u16,
     },
+    /// What was given are several sets.
+    SeveralSets,
     /// What was asked for does not exist.
     NotThere {
         what: String,
     },
 }
 
-/// Verifies everything that a volume holds.
+/// Verifies everything that the volumes at `paths` hold; a report for each set.
 ///
 /// # Errors
 /// What hinders it from the start. Damage is no error: it is in the report.
-pub fn check(dir: &Path) -> Result<Report, CheckError> {
+pub fn check(paths: &[PathBuf]) -> Result<Vec<Report>, CheckError> {
+    let sets = StoppedSet::open(paths)?;
+    sets.into_iter().map(check_set).collect()
+}
+
+fn check_set(set: StoppedSet) -> Result<Report, CheckError> {
     let since = Instant::now();
     let findings = Findings::default();
-    let volume = Checked::open(dir, &findings)?;
+    let volume = Checked::open(set, &findings)?;
     let replay = Replay::of(&volume, &findings)?;
     let live = live::verify(&volume, &replay, &findings);
     Ok(Report::new(
@@ -108,6 +115,9 @@ impl fmt::Display for CheckError {
                 f,
                 "segment {segment} has format version {version}, which a later release wrote: use that release"
             ),
+            CheckError::SeveralSets => {
+                f.write_str("the volumes given are not of one set: give those of one, all of them")
+            }
             CheckError::NotThere { what } => write!(f, "there is no {what}"),
         }
     }

@@ -64,8 +64,8 @@ pub enum What {
 /// Where it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Place {
-    /// In the superblock, at that offset.
-    Superblock { offset: u32, length: u32 },
+    /// In the superblock of the volume with that index, at that offset.
+    Superblock { volume: usize, offset: u32, length: u32 },
     /// In a segment.
     Segment { id: SegmentId, offset: u32, length: u32 },
     /// In no place that is known.
@@ -102,10 +102,11 @@ pub struct Findings {
     notes: Mutex<Vec<Finding>>,
 }
 
-/// What is known of a volume after a check.
+/// What is known of a set after a check.
 #[derive(Serialize)]
 pub struct Report {
-    pub directory: String,
+    /// The paths of its volumes, in their order in the set.
+    pub volumes: Vec<String>,
     /// Nothing was found.
     pub clean: bool,
     #[serde(flatten)]
@@ -156,6 +157,9 @@ struct Told {
     what: What,
     #[serde(rename = "where")]
     region: &'static str,
+    /// The path of the volume.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    volume: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     segment: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -229,9 +233,13 @@ impl Report {
         kept.sort();
         kept.dedup();
         notes.sort();
-        let told = |findings: Vec<Finding>| findings.into_iter().map(Told::from).collect();
+        let paths = volume.store.volumes().iter();
+        let paths: Vec<String> = paths.map(|volume| volume.path().display().to_string()).collect();
+        let told = |findings: Vec<Finding>| {
+            let told = findings.into_iter().map(|finding| Told::of(finding, &paths));
+            told.collect()
+        };
         Report {
-            directory: volume.store.dir().display().to_string(),
             clean: kept.is_empty(),
             counts: Counts {
                 starts: volume.boot_epoch,
@@ -260,6 +268,7 @@ impl Report {
             findings: told(kept),
             findings_left_out: left_out,
             notes: told(notes),
+            volumes: paths.clone(),
             live_bytes_by_segment: live
                 .bytes_by_segment
                 .iter()
@@ -272,18 +281,27 @@ impl Report {
     }
 }
 
-impl From<Finding> for Told {
-    fn from(finding: Finding) -> Told {
-        let (region, segment, offset, length) = match finding.place {
-            Place::Superblock { offset, length } => ("superblock", None, Some(offset), Some(length)),
-            Place::Segment { id, offset, length } => {
-                ("segment", Some(id.to_string()), Some(offset), Some(length))
-            }
-            Place::Nowhere => ("volume", None, None, None),
+impl Told {
+    fn of(finding: Finding, paths: &[String]) -> Told {
+        let (region, volume, segment, offset, length) = match finding.place {
+            Place::Superblock {
+                volume,
+                offset,
+                length,
+            } => ("superblock", Some(volume), None, Some(offset), Some(length)),
+            Place::Segment { id, offset, length } => (
+                "segment",
+                Some(id.volume()),
+                Some(id.to_string()),
+                Some(offset),
+                Some(length),
+            ),
+            Place::Nowhere => ("volume", None, None, None, None),
         };
         Told {
             what: finding.what,
             region,
+            volume: volume.and_then(|volume| paths.get(volume).cloned()),
             segment,
             offset,
             length,
@@ -298,7 +316,7 @@ impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let counts = &self.counts;
         let rate = counts.read_bytes as f64 / counts.seconds.max(1e-9) / 1e9;
-        writeln!(f, "{}", self.directory)?;
+        writeln!(f, "{}", self.volumes.join(" "))?;
         writeln!(
             f,
             "  segments  {} of {}: {} log, {} data, {} index, {} free; started {} times",
@@ -347,7 +365,10 @@ fn table(f: &mut fmt::Formatter<'_>, title: &str, lines: &[Told]) -> fmt::Result
         let place = match (&told.segment, told.offset, told.length) {
             (Some(segment), Some(_), Some(0)) => format!("segment {segment}"),
             (Some(segment), Some(offset), Some(length)) => format!("segment {segment} {offset}+{length}"),
-            (None, Some(offset), Some(length)) => format!("superblock {offset}+{length}"),
+            (None, Some(offset), Some(length)) => {
+                let of = told.volume.as_deref().unwrap_or_default();
+                format!("superblock of {of} {offset}+{length}")
+            }
             _ => told.region.to_owned(),
         };
         write!(f, "  {title:<8}  {place:<40}  {}", told.text)?;

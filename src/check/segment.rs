@@ -5,7 +5,7 @@
 use super::report::{Findings, Place, What};
 use crate::index::LogPosition;
 use crate::io::SegmentId;
-use crate::io::uring::{StoppedSegment, StoppedVolume};
+use crate::io::uring::{StoppedSegment, StoppedSet};
 use crate::limits::BLOCK_BYTES;
 use crate::log::{ALIGN_BYTES, LogScanner, ScanStep, SegmentHeader};
 use std::io;
@@ -49,13 +49,8 @@ pub struct Reading<'a> {
 
 impl<'a> Reading<'a> {
     /// A segment that cannot be opened reads as zeros, and is told.
-    pub fn open(
-        volume: &StoppedVolume,
-        id: SegmentId,
-        size_bytes: u32,
-        findings: &'a Findings,
-    ) -> Reading<'a> {
-        let file = match volume.segment(id) {
+    pub fn open(volumes: &StoppedSet, id: SegmentId, size_bytes: u32, findings: &'a Findings) -> Reading<'a> {
+        let file = match volumes.segment(id) {
             Ok(file) => Some(file),
             Err(error) => {
                 findings.add(

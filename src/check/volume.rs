@@ -1,4 +1,4 @@
-//! The segments of a stopped volume, and what each of them is: superblock, headers, watermarks.
+//! The segments of stopped volumes, and what each of them is: superblock, headers, watermarks.
 //!
 //! Invariant: a segment is judged by its own bytes. One whose header is lost stays in the list, because blocks in it can
 //! still be verified by who refers to them.
@@ -8,14 +8,13 @@ use super::report::{Findings, Place, What};
 use super::segment::{Buffer, Reading};
 use crate::index::{Base, INDEX_START, LogPosition, MANIFEST_BYTES, Manifest, ManifestCopy};
 use crate::io::SegmentId;
-use crate::io::uring::StoppedVolume;
+use crate::io::uring::{StoppedSet, StoppedVolume};
 use crate::limits::SEGMENT_HEADER_BYTES;
 use crate::log::{
     HeaderError, LOG_START, SegmentHeader, SegmentKind, VolumeId, WATERMARK_OFFSET, decode_watermark,
     is_of_an_empty_log,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
 
 /// Bytes of a copy of the superblock, and of a copy of a segment's header.
 const SUPERBLOCK_COPY_BYTES: u32 = 4096;
@@ -28,12 +27,13 @@ const COPY_DAMAGED: &str = "a copy of a manifest is damaged; the other one is wh
 const COPY_TORN: &str =
     "a copy of a manifest is not whole: a crash tore its write, or it is damaged; the other one is whole";
 
-/// A volume that is being checked.
+/// A set of volumes that is being checked.
 pub struct Checked {
-    pub store: StoppedVolume,
+    pub store: StoppedSet,
     pub volume_id: VolumeId,
     pub segment_size_bytes: u32,
-    pub segments_max: u32,
+    /// Of each volume.
+    segments_max: Vec<u32>,
     pub boot_epoch: u32,
     pub segments: BTreeMap<SegmentId, Segment>,
     /// The latest manifest of each index segment.
@@ -63,16 +63,16 @@ pub enum Content {
 }
 
 impl Checked {
-    /// Reads the superblock and every segment's header.
+    /// Looks at every segment's header.
     ///
     /// # Errors
     /// See [`CheckError`].
-    pub fn open(dir: &Path, findings: &Findings) -> Result<Checked, CheckError> {
-        let store = StoppedVolume::open(dir)?;
-        let mut volume = Checked::from_superblock(store, findings)?;
+    pub fn open(store: StoppedSet, findings: &Findings) -> Result<Checked, CheckError> {
+        let mut volume = Checked::from_superblocks(store, findings)?;
         volume.note_missing(findings);
         let mut buffer = Buffer::default();
-        for &id in volume.store.segments() {
+        let ids: Vec<SegmentId> = volume.store.segments().collect();
+        for id in ids {
             let segment = volume.survey(id, &mut buffer, findings)?;
             volume.segments.insert(id, segment);
         }
@@ -119,62 +119,80 @@ impl Checked {
         self.segments.values().filter(is_free).count()
     }
 
-    fn from_superblock(store: StoppedVolume, findings: &Findings) -> Result<Checked, CheckError> {
-        let copies = store.copies();
-        for (number, copy) in copies.iter().enumerate() {
-            let place = Place::Superblock {
-                offset: number as u32 * SUPERBLOCK_COPY_BYTES,
-                length: SUPERBLOCK_COPY_BYTES,
-            };
-            match copies {
-                [None, None] => findings.add(
-                    What::Superblock,
-                    place,
-                    "the superblock is damaged in both copies",
-                ),
-                _ if copy.is_none() => findings.add(
-                    What::SuperblockCopy,
-                    place,
-                    "a copy of the superblock is damaged; the other one is whole",
-                ),
-                _ => {}
+    /// Whether a volume may have such a segment.
+    pub fn may_have(&self, id: SegmentId) -> bool {
+        let segments_max = self.segments_max.get(id.volume());
+        segments_max.is_some_and(|&segments_max| id.place() < segments_max)
+    }
+
+    fn from_superblocks(store: StoppedSet, findings: &Findings) -> Result<Checked, CheckError> {
+        for volume in store.volumes() {
+            let copies = volume.copies();
+            for (copy, at) in copies.iter().zip(volume.copies_at()) {
+                let place = Place::Superblock {
+                    volume: volume.index(),
+                    offset: at as u32,
+                    length: SUPERBLOCK_COPY_BYTES,
+                };
+                match copies {
+                    [None, None] => findings.add(
+                        What::Superblock,
+                        place,
+                        "the superblock is damaged in both copies",
+                    ),
+                    _ if copy.is_none() => findings.add(
+                        What::SuperblockCopy,
+                        place,
+                        "a copy of the superblock is damaged; the other one is whole",
+                    ),
+                    _ => {}
+                }
             }
         }
-        if let Some(stored) = copies.into_iter().flatten().next() {
-            return Ok(Checked {
-                volume_id: stored.id,
-                segment_size_bytes: stored.shape.segment_size_bytes,
-                segments_max: stored.shape.segments_max,
-                boot_epoch: stored.boot_epoch,
-                segments: BTreeMap::new(),
-                manifests: Vec::new(),
-                base: Base::default(),
-                store,
-            });
-        }
-        Checked::from_any_header(store)
+        let stored = |volume: &StoppedVolume| volume.copies().into_iter().flatten().next();
+        let Some(first) = store.volumes().iter().find_map(stored) else {
+            return Checked::from_any_header(store);
+        };
+        let segments_max = store.volumes().iter().map(|volume| match stored(volume) {
+            Some(stored) => stored.shape.segments_max,
+            None => made(volume),
+        });
+        let started = store
+            .volumes()
+            .iter()
+            .filter_map(stored)
+            .map(|stored| stored.boot_epoch);
+        Ok(Checked {
+            volume_id: first.id,
+            segment_size_bytes: first.shape.segment_size_bytes,
+            segments_max: segments_max.collect(),
+            boot_epoch: started.max().unwrap_or(0),
+            segments: BTreeMap::new(),
+            manifests: Vec::new(),
+            base: Base::default(),
+            store,
+        })
     }
 
     /// Without a superblock, each segment's header says what volume this is.
-    fn from_any_header(store: StoppedVolume) -> Result<Checked, CheckError> {
+    fn from_any_header(store: StoppedSet) -> Result<Checked, CheckError> {
         let mut buffer = Buffer::default();
         let unheard = Findings::default();
         let headers: Vec<SegmentHeader> = store
             .segments()
-            .iter()
-            .filter_map(|&id| {
+            .filter_map(|id| {
                 let reading = Reading::open(&store, id, SEGMENT_HEADER_BYTES, &unheard);
                 SegmentHeader::decode(reading.read(0, SEGMENT_HEADER_BYTES, &mut buffer)).ok()
             })
             .collect();
         let Some(first) = headers.first() else {
-            let dir = store.dir().display().to_string();
+            let dir = store.volumes()[0].path().display().to_string();
             return Err(CheckError::NoShape { dir });
         };
         Ok(Checked {
             volume_id: first.volume_id,
             segment_size_bytes: first.segment_size_bytes,
-            segments_max: store.segments().last().map_or(0, |last| last.0 + 1),
+            segments_max: store.volumes().iter().map(made).collect(),
             boot_epoch: headers.iter().map(|header| header.epoch).max().unwrap_or(0),
             segments: BTreeMap::new(),
             manifests: Vec::new(),
@@ -185,16 +203,18 @@ impl Checked {
 
     /// Segments are made in order of their number, so one that is missing below another was there once.
     fn note_missing(&self, findings: &Findings) {
-        let there: BTreeSet<SegmentId> = self.store.segments().iter().copied().collect();
-        let known = self.store.copies().into_iter().flatten().next();
-        let made = there.last().map_or(0, |last| last.0 + 1);
-        let made = made.max(known.map_or(0, |known| known.segments_known));
-        for id in (0..made).map(SegmentId).filter(|id| !there.contains(id)) {
-            findings.add(
-                What::SegmentMissing,
-                Place::whole(id),
-                "the segment's file is missing",
-            );
+        for volume in self.store.volumes() {
+            let there: BTreeSet<SegmentId> = volume.segments().iter().copied().collect();
+            let known = volume.copies().into_iter().flatten().next();
+            let made = made(volume).max(known.map_or(0, |known| known.segments_known));
+            let all = (0..made).map(|place| SegmentId::new(volume.index(), place));
+            for id in all.filter(|id| !there.contains(id)) {
+                findings.add(
+                    What::SegmentMissing,
+                    Place::whole(id),
+                    "the segment's file is missing",
+                );
+            }
         }
     }
 
@@ -371,6 +391,11 @@ impl Checked {
             }
         }
     }
+}
+
+/// Segments of a volume up to the last that is there.
+fn made(volume: &StoppedVolume) -> u32 {
+    volume.segments().last().map_or(0, |last| last.place() + 1)
 }
 
 fn note_copies(id: SegmentId, front: &[u8], findings: &Findings) {

@@ -88,7 +88,10 @@ Examples:
   weft check --json /srv/weft | jq '.[].findings[]'
       The same for programs.
 
-It changes nothing, and refuses while a daemon runs on the directory.
+  weft check /mnt/disk1/weft /dev/nvme1n1
+      The same of a set: give all of its volumes, in any order.
+
+It changes nothing, and refuses while a daemon runs on the volumes.
 
 Exit codes:
   0  everything is as it was written
@@ -109,7 +112,7 @@ Examples:
   weft inspect /srv/weft --key photos/2026/cat.jpg
       Every record of the key in bucket photos, and where the bytes lie.
 
-It changes nothing, and refuses while a daemon runs on the directory.
+Of a set, give all volumes, in any order. It changes nothing, and refuses while a daemon runs on them.
 
 Exit codes:
   0  shown
@@ -233,19 +236,19 @@ pub struct VolumesFlags {
 
 #[derive(Args)]
 pub struct CheckFlags {
-    /// Data directories, as given to `weft serve --data`
-    #[arg(value_name = "DIR", required = true)]
-    pub dirs: Vec<PathBuf>,
-    /// Print an array of reports, one for each directory
+    /// All volumes of a set, as given to `weft serve --data`, or of several sets
+    #[arg(value_name = "DIR|DEVICE", required = true)]
+    pub paths: Vec<PathBuf>,
+    /// Print an array of reports, one for each set
     #[arg(long)]
     pub json: bool,
 }
 
 #[derive(Args)]
 pub struct InspectFlags {
-    /// The data directory, as given to `weft serve --data`
-    #[arg(value_name = "DIR")]
-    pub dir: PathBuf,
+    /// All volumes of a set, as given to `weft serve --data`
+    #[arg(value_name = "DIR|DEVICE", required = true)]
+    pub paths: Vec<PathBuf>,
     /// Show one segment: its header, batches and records
     #[arg(long, value_name = "ID", group = "target")]
     pub segment: Option<String>,
@@ -266,7 +269,7 @@ pub struct InspectFlags {
 /// What clap says: also `--help` and `--version`, which it prints and which are no failure.
 pub fn read() -> Result<Command, clap::Error> {
     Ok(match Cli::try_parse()?.command {
-        Subcommands::Serve(flags) => Command::Serve(raw(flags)),
+        Subcommands::Serve(flags) => Command::Serve(Box::new(raw(flags))),
         Subcommands::Format(flags) => Command::Format(RawFormat {
             paths: flags.paths,
             force: flags.force,

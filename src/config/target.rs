@@ -45,7 +45,7 @@ mod tests {
 
     fn flags(segment: Option<&str>, record: Option<&str>, key: Option<&str>) -> InspectFlags {
         InspectFlags {
-            dir: "d".into(),
+            paths: vec!["d".into()],
             segment: segment.map(str::to_owned),
             record: record.map(str::to_owned),
             key: key.map(str::to_owned),

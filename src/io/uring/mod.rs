@@ -27,7 +27,7 @@ pub use launch::{CoreChoice, Cores, LaunchError, check_limits, launch};
 pub use socket::{Acceptor, Listener, Stream, StreamHandle};
 pub use volume::{
     Access, CAPACITY_BYTES_MIN, FormatOptions, Formatting, Inspected, MEMO_BYTES, Memo, StoppedSegment,
-    StoppedVolume, StoredShape, Volume, VolumeError, VolumeSet, inspect,
+    StoppedSet, StoppedVolume, StoredShape, Volume, VolumeError, VolumeSet, inspect,
 };
 
 use crate::io::{CoreId, DISK_ALIGN_BYTES, Io, SegmentId, VolumeShape, VolumeState};

@@ -33,8 +33,6 @@ use std::time::{Duration, Instant};
 
 /// Bytes before the first segment, and behind the last.
 const EDGE_BYTES: u64 = 1 << 20;
-/// Where the copies of the superblock are.
-const COPIES_AT: [u64; 2] = [0, 512 << 10];
 /// Where the page of no promise is.
 const MEMO_AT: u64 = 256 << 10;
 /// Bytes that are read or zeroed at a time.
@@ -54,6 +52,9 @@ pub(super) struct Device {
 }
 
 impl Device {
+    /// Where the copies of the superblock are.
+    pub const COPIES_AT: [u64; 2] = [0, 512 << 10];
+
     /// Takes the device, and changes nothing on it.
     pub fn open(path: &Path) -> Result<Device, VolumeError> {
         let file = open_exclusively(path)?;
@@ -160,11 +161,11 @@ impl Device {
         }
     }
 
-    /// One that cannot be read is zero, if the other can.
-    fn copies(&self) -> io::Result<[[u8; COPY_BYTES]; 2]> {
+    /// The copies of the superblock, as they are. One that cannot be read is zero, if the other can.
+    pub fn copies(&self) -> io::Result<[[u8; COPY_BYTES]; 2]> {
         let mut copies = [[0; COPY_BYTES]; 2];
         let mut failed = None;
-        for (at, copy) in COPIES_AT.into_iter().zip(&mut copies) {
+        for (at, copy) in Device::COPIES_AT.into_iter().zip(&mut copies) {
             match self.read(at, COPY_BYTES) {
                 Ok(bytes) => copy.copy_from_slice(bytes.as_slice()),
                 Err(error) if failed.is_some() => return Err(error),
@@ -179,7 +180,7 @@ impl Device {
         let mut page = Aligned::zeroed(COPY_BYTES);
         page.as_mut_slice().copy_from_slice(&superblock.encode());
         let write = || -> io::Result<()> {
-            let mut order = COPIES_AT;
+            let mut order = Device::COPIES_AT;
             let writes = self
                 .copies()?
                 .map(|copy| Superblock::decode(&copy).map_or(0, |whole| whole.writes));

@@ -44,8 +44,13 @@ pub enum VolumeError {
     Damaged { path: PathBuf },
     /// There is nothing to look at.
     NoVolume { dir: PathBuf },
-    /// A device, or one volume of several: no tool looks at those while they are stopped.
-    CannotLook { path: PathBuf },
+    /// Only some of a set are given to be looked at.
+    Partial {
+        path: PathBuf,
+        /// Their places in the set, from 1.
+        missing: Vec<usize>,
+        members: usize,
+    },
     /// There are segments, but no superblock.
     SuperblockMissing { dir: PathBuf },
     /// [`BOOT_EPOCH_MAX`] starts.
@@ -218,12 +223,20 @@ impl fmt::Display for VolumeError {
                 "{} holds no volume: give the directory that `weft serve --data` was given",
                 dir.display()
             ),
-            VolumeError::CannotLook { path } => write!(
-                f,
-                "{} is a device or one of several volumes, which cannot be checked or inspected yet: give the directory of \
-                 a volume that is alone; `weft volumes` shows the others",
-                path.display()
-            ),
+            VolumeError::Partial {
+                path,
+                missing,
+                members,
+            } => {
+                let missing: Vec<String> = missing.iter().map(usize::to_string).collect();
+                write!(
+                    f,
+                    "{} is one of a set of {members}, of which volume {} is not given: name all of them, for what one says \
+                     may lie on another",
+                    path.display(),
+                    missing.join(", ")
+                )
+            }
             VolumeError::SuperblockMissing { dir } => write!(
                 f,
                 "{0}/segments holds data but {0}/superblock is missing: restore it from a backup; nothing was changed",

@@ -25,7 +25,7 @@ mod tests;
 pub use error::VolumeError;
 pub use inspect::{Inspected, inspect};
 pub use memo::{MEMO_BYTES, Memo};
-pub use stopped::{StoppedSegment, StoppedVolume, StoredShape};
+pub use stopped::{StoppedSegment, StoppedSet, StoppedVolume, StoredShape};
 
 use crate::io::{SEGMENTS_PER_VOLUME, SegmentId, VolumeShape, VolumeState};
 use crate::limits::{BOOT_EPOCH_MAX, SEGMENT_BYTES_MAX, SEGMENT_BYTES_MIN};
