@@ -87,6 +87,22 @@ pub struct Checkpoints {
     has_failed: Cell<bool>,
 }
 
+/// What a core's index takes, on disk and in memory.
+#[derive(Clone, Copy, Debug)]
+pub struct IndexUse {
+    pub runs: usize,
+    pub run_bytes: u64,
+    /// Entries of runs: a key counts in each that has it.
+    pub run_entries: u64,
+    /// Of the table that is not yet being written to a run.
+    pub table_bytes: usize,
+    /// Of pages in the cache, and how often one was found there.
+    pub page_bytes: u64,
+    pub page_hits: u64,
+    /// Bytes of log behind the last checkpoint.
+    pub tail_bytes: u64,
+}
+
 impl Checkpoints {
     pub fn new(sizes: &Sizes) -> Checkpoints {
         Checkpoints {
@@ -225,6 +241,25 @@ impl<I: Machine> Core<I> {
         }
     }
 
+    /// How the index of this core stands.
+    pub fn index_use(&self) -> IndexUse {
+        let state = &self.checkpoints;
+        let runs = state.runs.borrow();
+        IndexUse {
+            runs: runs.len(),
+            run_bytes: runs.iter().map(|place| place.run.bytes).sum(),
+            run_entries: runs.iter().map(|place| place.run.entries).sum(),
+            table_bytes: self.index.borrow().active_bytes(),
+            page_bytes: self.pages.bytes(),
+            page_hits: self.pages.hits(),
+            tail_bytes: self.commits.written_bytes() - state.frozen_at_bytes.get(),
+        }
+    }
+
+    fn ns_since(&self, begun_ns: u64) -> u64 {
+        self.io.monotonic_ns().saturating_sub(begun_ns)
+    }
+
     /// Has the runs hold all that is in the index now, and a manifest say so; says whether that is on stable storage.
     pub async fn checkpoint(self: &Rc<Self>) -> bool {
         let _turn = self.checkpoints.freezing.lock().await;
@@ -254,14 +289,17 @@ impl<I: Machine> Core<I> {
     /// Writes the frozen table to a run, which takes its place.
     async fn write_frozen(self: &Rc<Self>) -> bool {
         let state = &self.checkpoints;
+        let begun_ns = self.io.monotonic_ns();
         let frozen = self.index.borrow().frozen().expect("the caller looked").clone();
         match self.write_table(&frozen).await {
             Ok(place) => {
                 drop(frozen);
                 state.has_failed.set(false);
+                count(&self.counters.checkpoint_bytes, bytes_of(&place));
                 state.runs.borrow_mut().splice(0..0, place);
                 state.covered.set(state.frozen_at.get());
                 count(&self.counters.checkpoints, 1);
+                self.counters.checkpoint_ns.observe(self.ns_since(begun_ns));
                 let thawed = {
                     let pending = self.commits.pending_keys();
                     let mut index = self.index.borrow_mut();
@@ -366,6 +404,7 @@ impl<I: Machine> Core<I> {
             let runs = state.runs.borrow();
             (runs[range.clone()].to_vec(), range.end == runs.len())
         };
+        let begun_ns = self.io.monotonic_ns();
         let merged = match self.write_merged(&picked, is_oldest, purpose).await {
             Ok(merged) => merged,
             Err(Refusal::Full) => {
@@ -384,6 +423,8 @@ impl<I: Machine> Core<I> {
             }
         };
         {
+            count(&self.counters.merge_bytes, bytes_of(&merged));
+            self.counters.merge_ns.observe(self.ns_since(begun_ns));
             // New ones came in front of them, and nothing else.
             let mut runs = state.runs.borrow_mut();
             let first = runs
@@ -548,6 +589,11 @@ impl<I: Machine> Core<I> {
         }
         true
     }
+}
+
+/// Bytes of a run's pages, if there is one.
+fn bytes_of(place: &Option<RunPlace>) -> u64 {
+    place.as_ref().map_or(0, |place| place.run.bytes)
 }
 
 /// The newest runs of like size, and smaller ones among them, if there are enough to be merged. Sizes are alike within a factor of

@@ -127,9 +127,17 @@ pub struct Counters {
     /// Entries that the cleaner gave another place, and the bytes that it copied for them.
     pub entries_moved: Cell<u64>,
     pub bytes_moved: Cell<u64>,
-    /// Runs of the index that were written out of memory, and made of others.
+    /// Runs of the index that were written out of memory, and made of others; their bytes, and the nanoseconds that each
+    /// took.
     pub checkpoints: Cell<u64>,
+    pub checkpoint_bytes: Cell<u64>,
+    pub checkpoint_ns: Durations,
     pub merges: Cell<u64>,
+    pub merge_bytes: Cell<u64>,
+    pub merge_ns: Durations,
+    /// Pages of the index that were read because they were wanted, and the bytes of these reads, what lay behind included.
+    pub pages_read: Cell<u64>,
+    pub page_bytes_read: Cell<u64>,
     /// On the coordinator: rounds of cleaning, and the segments that were empty after them.
     pub clean_rounds: Cell<u64>,
     pub segments_cleaned: Cell<u64>,

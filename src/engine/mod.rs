@@ -54,6 +54,7 @@ pub use body::{BodyWriter, StoredBody};
 pub use body_reader::{BodyReader, Piece};
 pub use buckets::{BucketPage, BucketWalk};
 pub use budget::{DocumentMemory, HeldBytes, MemoryUse};
+pub use checkpoint::IndexUse;
 pub use core::Counters;
 pub use entry::{
     Bucket, ETag, Extent, Glance, GlanceAt, Layout, ListedObject, ListedUpload, Object, Part, Upload,

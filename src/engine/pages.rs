@@ -45,6 +45,8 @@ pub struct PageCache {
     cache: RefCell<Cache<PageKey, Rc<Page>, Weight, Xxh3Builder>>,
     /// Pages that are lost, and given up: they stay so for the run, whatever is read of them.
     given_up: RefCell<BTreeSet<PageKey>>,
+    /// How often a page was looked for and found.
+    hits: Cell<u64>,
 }
 
 struct Weight;
@@ -67,7 +69,13 @@ impl PageCache {
                 Default::default(),
             )),
             given_up: RefCell::default(),
+            hits: Cell::new(0),
         }
+    }
+
+    /// How often a page was found in it.
+    pub fn hits(&self) -> u64 {
+        self.hits.get()
     }
 
     /// How many pages are given up.
@@ -95,7 +103,9 @@ impl PageCache {
 
 impl Pages for PageCache {
     fn page(&self, run: &Run, address: PageAddress) -> Option<Rc<Page>> {
-        self.cache.borrow().get(&key_of(run, address)).cloned()
+        let found = self.cache.borrow().get(&key_of(run, address)).cloned();
+        self.hits.update(|hits| hits + u64::from(found.is_some()));
+        found
     }
 }
 
@@ -341,6 +351,8 @@ impl<I: Machine> Core<I> {
             }
         })?;
         let bytes = read.as_ref();
+        count(&self.counters.pages_read, 1);
+        count(&self.counters.page_bytes_read, bytes.len() as u64);
         let page = Page::verify(&bytes[..address.length as usize], address, run.tag).map_err(|error| {
             warn!(
                 "weft: {}segment {}: the index page at {}: {error}",

@@ -5,6 +5,7 @@
 
 use crate::engine::Machine;
 use crate::engine::budget::MemoryUse;
+use crate::engine::checkpoint::IndexUse;
 use crate::engine::core::{Core, Counters};
 use crate::engine::holdings::Holdings;
 use crate::engine::space::SpaceUse;
@@ -27,6 +28,7 @@ pub struct CoreReport {
     pub last_document: MemoryUse,
     pub cache_entries: usize,
     pub cache_bytes: u64,
+    pub index: IndexUse,
     /// What a write of a MiB waits, so that the cleaner keeps up.
     pub delay_per_mib: Duration,
     /// Of the core that keeps the table: the volume's segments, and the buckets, which all cores know.
@@ -52,6 +54,7 @@ impl<I: Machine> Core<I> {
             last_document: self.last_document.usage(),
             cache_entries,
             cache_bytes,
+            index: self.index_use(),
             delay_per_mib: self.supply.delay_per_mib(),
             space: self.space_use(),
             segment_bytes: u64::from(self.io.volume().segment_size_bytes),

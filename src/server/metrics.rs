@@ -44,6 +44,7 @@ pub fn families(reports: &[ServerReport], is_ready: bool) -> Vec<Family> {
     families.extend(space(reports));
     families.extend(reads(reports));
     families.extend(scrub(reports));
+    families.extend(index(reports));
     families.extend(holdings(reports));
     families
 }
@@ -368,6 +369,66 @@ fn scrub(reports: &[ServerReport]) -> [Family; 4] {
     ]
 }
 
+fn index(reports: &[ServerReport]) -> Vec<Family> {
+    let sum = |of: fn(&CoreReport) -> u64| sum(reports, of);
+    let by_core = |family: Family, of: fn(&CoreReport) -> u64| {
+        engines(reports).fold(family, |family, (core, engine)| {
+            family.with(label("core", core), of(engine))
+        })
+    };
+    let by = |of| label("by", of);
+    let checkpoints = merged(engines(reports).map(|(_, engine)| &engine.counters.checkpoint_ns));
+    let merges = merged(engines(reports).map(|(_, engine)| &engine.counters.merge_ns));
+    vec![
+        by_core(
+            Family::gauge("index_runs", "Runs of the index on disk"),
+            |engine| engine.index.runs as u64,
+        ),
+        Family::gauge("index_run_bytes", "Bytes of these runs").only(sum(|engine| engine.index.run_bytes)),
+        Family::gauge(
+            "index_run_entries",
+            "Entries of these runs; a key counts in each that has it",
+        )
+        .only(sum(|engine| engine.index.run_entries)),
+        by_core(
+            Family::gauge(
+                "index_table_bytes",
+                "Memory of what the index will write to its next run",
+            ),
+            |engine| engine.index.table_bytes as u64,
+        ),
+        by_core(
+            Family::gauge(
+                "index_log_tail_bytes",
+                "Bytes of log behind the last checkpoint, which a start would read",
+            ),
+            |engine| engine.index.tail_bytes,
+        ),
+        Family::histogram("index_write_seconds", "Time that the making of a run took")
+            .with_histogram(by("checkpoint"), &checkpoints, NS_PER_S)
+            .with_histogram(by("merge"), &merges, NS_PER_S),
+        Family::counter("index_written_bytes", "Bytes of runs that were made")
+            .with(
+                by("checkpoint"),
+                sum(|engine| engine.counters.checkpoint_bytes.get()),
+            )
+            .with(by("merge"), sum(|engine| engine.counters.merge_bytes.get())),
+        Family::counter(
+            "index_page_lookups",
+            "Pages of the index that were wanted, by whether they were in memory",
+        )
+        .with(label("result", "hit"), sum(|engine| engine.index.page_hits))
+        .with(
+            label("result", "miss"),
+            sum(|engine| engine.counters.pages_read.get()),
+        ),
+        Family::counter("index_read_bytes", "Bytes that were read of the index")
+            .only(sum(|engine| engine.counters.page_bytes_read.get())),
+        Family::gauge("index_page_cache_bytes", "Memory of pages that are kept")
+            .only(sum(|engine| engine.index.page_bytes)),
+    ]
+}
+
 fn holdings(reports: &[ServerReport]) -> Vec<Family> {
     let sum = |of: fn(&CoreReport) -> u64| sum(reports, of);
     let recoveries: Vec<Recovery> = reports.iter().filter_map(|report| report.recovery).collect();
@@ -380,9 +441,12 @@ fn holdings(reports: &[ServerReport]) -> Vec<Family> {
         ("uploads", found.uploads),
         ("buckets", found.buckets),
         ("records", found.records),
+        ("entries", found.entries),
         ("batches_damaged", found.batches_damaged),
         ("segments_unreadable", found.segments_unreadable),
         ("segments_missing", found.segments_missing),
+        ("manifests_missing", found.manifests_missing),
+        ("pages_unreadable", found.pages_unreadable),
         ("extents_missing", found.extents_missing),
         ("buckets_lost", found.buckets_lost),
         ("objects_of_lost_buckets", found.objects_of_lost_buckets),

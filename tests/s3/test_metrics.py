@@ -361,6 +361,45 @@ def test_cleaning_is_counted(admin):
     assert 0 <= figures["weft_shortage_ratio"] <= 1
 
 
+def test_the_index_on_disk_is_counted(admin):
+    listener = admin(capacity="256MiB")
+    s3 = client_for(listener.daemon.endpoint)
+    s3.create_bucket(Bucket=BUCKET)
+    checkpoints = ("weft_index_write_seconds_count", {"by": "checkpoint"})
+    figures = listener.scrape()
+    assert figures["weft_index_runs"] == figures[checkpoints] == figures["weft_index_run_bytes"] == 0
+    before = figures["weft_index_table_bytes"]
+    body = pattern(60_000)
+
+    # Small bodies lie in the log, and no log is freed before the index on disk has what it says.
+    def is_written() -> bool:
+        for number in range(200):
+            s3.put_object(Bucket=BUCKET, Key=f"k{number}", Body=body)
+        return listener.scrape()[checkpoints] >= CORES
+
+    assert not is_written()
+    figures = listener.scrape()
+    assert figures["weft_index_table_bytes"] > before
+    assert figures["weft_index_log_tail_bytes"] > 200 * len(body)
+    wait_until(is_written, 120, "a checkpoint of each core")
+    figures = listener.scrape()
+    runs = figures.by("weft_index_runs", "core")
+    assert len(runs) == CORES and sum(runs.values()) >= 1
+    assert figures["weft_index_run_entries"] >= 200
+    assert figures["weft_index_written_bytes_total", {"by": "checkpoint"}] >= figures["weft_index_run_bytes"] > 0
+    assert figures["weft_index_write_seconds_sum", {"by": "checkpoint"}] > 0
+    assert figures["weft_index_log_tail_bytes"] < 256 * MIB
+    # What was not there may be in a run: a page of each that its core has is looked at.
+    lookups = figures["weft_index_page_lookups_total"]
+    for number in range(50):
+        with refused(404, "404"):
+            s3.head_object(Bucket=BUCKET, Key=f"absent-{number}")
+    after = listener.scrape()
+    assert after["weft_index_page_lookups_total"] >= lookups + 50
+    assert after["weft_index_page_lookups_total", {"result": "hit"}] > figures["weft_index_page_lookups_total", {"result": "hit"}]
+    assert after["weft_index_read_bytes_total"] > 0 and after["weft_index_page_cache_bytes"] > 0
+
+
 def test_scrapes_under_load_do_not_fail_and_never_fall(admin):
     listener = admin()
     s3 = client_for(listener.daemon.endpoint)
