@@ -46,6 +46,10 @@ pub const POLICY_BYTES_MAX: usize = 20 * 1024;
 pub const USERS_MAX: usize = 10_000;
 pub const USER_POLICIES_MAX: usize = 20;
 pub const USERS_FILE_BYTES_MAX: u64 = 8 << 20;
+/// Bytes of all that is configured of one bucket, and of all buckets together. Every core knows all of it, and the
+/// cores share it.
+pub const CONFIGURATION_BYTES_MAX: usize = 1 << 20;
+pub const CONFIGURATIONS_BYTES_MAX: usize = 64 << 20;
 /// Keys of one DeleteObjects.
 pub const DELETE_KEYS_MAX: usize = 1_000;
 
@@ -193,6 +197,8 @@ pub const SEGMENT_BYTES_MAX: u32 = 1 << 30;
 pub const WATERMARK_STEP_BYTES_MAX: u32 = 16 << 20;
 
 const _: () = assert!(KEY_BYTES_MAX < u16::MAX as usize);
+const _: () =
+    assert!(CONFIGURATION_BYTES_MAX < RECORD_BYTES_MAX / 2 && POLICY_BYTES_MAX < CONFIGURATION_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES * BLOCKS_PER_IO < SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(INLINE_BYTES_MAX * 4 < SEGMENT_BYTES_MIN as usize);
 const _: () = assert!(BATCH_BYTES_MAX + 12288 <= SEGMENT_BYTES_MIN as usize);

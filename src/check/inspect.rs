@@ -199,8 +199,18 @@ pub struct ShownValue {
     etag: Option<String>,
     attributes_bytes: usize,
     extents: Vec<ShownExtent>,
+    /// Of a bucket.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    configuration: Vec<ShownConfiguration>,
     /// The value is not one of this release.
     unreadable: bool,
+}
+
+/// What is set of a bucket.
+#[derive(Serialize)]
+pub struct ShownConfiguration {
+    kind: u8,
+    bytes: usize,
 }
 
 #[derive(Serialize)]
@@ -578,7 +588,7 @@ fn shown_value(index_key: &[u8], value: &[u8]) -> ShownValue {
             etag: Some(object.etag.to_string()),
             attributes_bytes: object.attributes.len(),
             extents: object.extents.iter().map(ShownExtent::from).collect(),
-            unreadable: false,
+            ..ShownValue::default()
         }),
         Some(Named::Part { .. }) => Part::decode(value).map(|part| ShownValue {
             size: Some(part.size),
@@ -586,7 +596,7 @@ fn shown_value(index_key: &[u8], value: &[u8]) -> ShownValue {
             etag: Some(part.md5.iter().map(|byte| format!("{byte:02x}")).collect()),
             attributes_bytes: part.attributes.len(),
             extents: part.extents.iter().map(ShownExtent::from).collect(),
-            unreadable: false,
+            ..ShownValue::default()
         }),
         Some(Named::Upload { .. }) => Upload::decode(value).map(|upload| ShownValue {
             modified_ms: Some(upload.initiated_ms),
@@ -595,6 +605,14 @@ fn shown_value(index_key: &[u8], value: &[u8]) -> ShownValue {
         }),
         Some(Named::Bucket { .. }) => Bucket::decode(value).map(|bucket| ShownValue {
             modified_ms: Some(bucket.created_ms),
+            configuration: bucket
+                .configuration
+                .iter()
+                .map(|(kind, bytes)| ShownConfiguration {
+                    kind,
+                    bytes: bytes.len(),
+                })
+                .collect(),
             ..ShownValue::default()
         }),
         None => None,

@@ -4,13 +4,15 @@
 //! it on all cores, sees that all are empty, commits or goes back. Changes of the set come one at a time.
 
 use crate::engine::Machine;
+use crate::engine::configuration::Configuration;
 use crate::engine::core::{COORDINATOR, Core, ReplyTo};
 use crate::engine::entry::Bucket;
-use crate::engine::message::{Mutation, Outcome, Refusal, Reply, Request};
+use crate::engine::message::{Mutation, Outcome, Purpose, Refusal, Reply, Request};
+use crate::engine::planted::{Fault, planted};
 use crate::engine::recover::Loss;
 use crate::index::key::{self, BucketId};
 use crate::index::{Entry, Go};
-use crate::limits::BUCKETS_MAX;
+use crate::limits::{BUCKETS_MAX, CONFIGURATION_BYTES_MAX, CONFIGURATIONS_BYTES_MAX};
 use futures_channel::oneshot;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Bound;
@@ -109,6 +111,14 @@ impl BucketTable {
         }
     }
 
+    /// Bytes of all configurations.
+    fn configuration_bytes(&self) -> usize {
+        self.by_name
+            .values()
+            .map(|bucket| bucket.configuration.bytes())
+            .sum()
+    }
+
     /// Whether no bucket may be made but one that is there already, which is refused for that.
     fn is_full_for(&self, name: &str) -> bool {
         self.by_name.len() >= BUCKETS_MAX && !self.by_name.contains_key(name)
@@ -158,6 +168,7 @@ impl BucketTable {
             id,
             created_ms: 0,
             location: String::new(),
+            configuration: Configuration::default(),
         };
         self.by_name
             .entry(format!("{LOST_BUCKET_PREFIX}{:016x}", id.0))
@@ -197,6 +208,7 @@ impl<I: Machine> Core<I> {
         self: &Rc<Self>,
         name: String,
         location: String,
+        configuration: Configuration,
     ) -> Result<Bucket, Refusal> {
         let _turn = self.bucket_changes.lock().await;
         if self.buckets.borrow().get(&name).is_some() {
@@ -208,15 +220,18 @@ impl<I: Machine> Core<I> {
         if self.buckets.borrow().is_full_for(&name) {
             return Err(Refusal::TooManyBuckets);
         }
+        self.check_configuration(&configuration, &Configuration::default())?;
         let made = Mutation::PutBucket {
             name: name.clone(),
             location: location.clone(),
+            configuration: configuration.clone(),
         };
         let outcome = self.mutate_here(made).await?;
         let bucket = Bucket {
             id: BucketId(outcome.sequence),
             created_ms: outcome.modified_ms,
             location,
+            configuration,
         };
         self.call_all(|| Request::InstallBucket {
             name: name.clone(),
@@ -224,6 +239,61 @@ impl<I: Machine> Core<I> {
         })
         .await;
         Ok(bucket)
+    }
+
+    /// Coordinator: makes one kind of a bucket's configuration true everywhere, or its absence.
+    pub async fn configure_bucket_everywhere(
+        self: &Rc<Self>,
+        name: String,
+        id: BucketId,
+        kind: u8,
+        value: Option<Vec<u8>>,
+    ) -> Result<Bucket, Refusal> {
+        let _turn = self.bucket_changes.lock().await;
+        let before = self.known_bucket(&name)?;
+        if before.id != id {
+            return Err(Refusal::NoSuchBucket);
+        }
+        if self.buckets.borrow().is_lost(id) {
+            return Err(Refusal::BucketBusy);
+        }
+        if before.configuration.get(kind) == value.as_deref() {
+            return Ok(before);
+        }
+        let purpose = match value {
+            Some(_) => Purpose::Growth,
+            None => Purpose::Release,
+        };
+        let bucket = Bucket {
+            configuration: before.configuration.with(kind, value),
+            ..before.clone()
+        };
+        self.check_configuration(&bucket.configuration, &before.configuration)?;
+        let changed = Mutation::ConfigureBucket {
+            name: name.clone(),
+            bucket: bucket.clone(),
+            purpose,
+        };
+        // Sync before it counts: a policy that is obeyed and then lost would let in whom it kept out.
+        if !planted(Fault::ConfigurationUnlogged) {
+            self.mutate_here(changed).await?;
+        }
+        self.call_all(|| Request::InstallBucket {
+            name: name.clone(),
+            bucket: bucket.clone(),
+        })
+        .await;
+        Ok(bucket)
+    }
+
+    /// Whether there is room for a configuration in the place of another.
+    fn check_configuration(&self, new: &Configuration, old: &Configuration) -> Result<(), Refusal> {
+        let all = self.buckets.borrow().configuration_bytes() - old.bytes() + new.bytes();
+        let is_shorter = new.bytes() <= old.bytes();
+        match is_shorter || (new.bytes() <= CONFIGURATION_BYTES_MAX && all <= CONFIGURATIONS_BYTES_MAX) {
+            true => Ok(()),
+            false => Err(Refusal::TooLarge),
+        }
     }
 
     /// Coordinator: deletes a bucket everywhere, if it is empty.
@@ -361,6 +431,7 @@ mod tests {
             id: BucketId(id),
             created_ms: 0,
             location: location.to_owned(),
+            configuration: Configuration::default(),
         }
     }
 

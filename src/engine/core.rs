@@ -416,8 +416,20 @@ impl<I: Machine> Core<I> {
             } => self.in_task(to, async move |core| {
                 Reply::Parts(core.parts_here(bucket, &key, upload, after, max).await)
             }),
-            Request::CreateBucket { name, location } => self.in_task(to, async move |core| {
-                Reply::Bucket(core.create_bucket_everywhere(name, location).await)
+            Request::CreateBucket {
+                name,
+                location,
+                configuration,
+            } => self.in_task(to, async move |core| {
+                Reply::Bucket(core.create_bucket_everywhere(name, location, configuration).await)
+            }),
+            Request::ConfigureBucket {
+                name,
+                bucket,
+                kind,
+                value,
+            } => self.in_task(to, async move |core| {
+                Reply::Bucket(core.configure_bucket_everywhere(name, bucket, kind, value).await)
             }),
             Request::DeleteBucket { name } => self.in_task(to, async move |core| {
                 Reply::Bucket(core.delete_bucket_everywhere(name).await)

@@ -4,6 +4,7 @@
 //! extent has a fixed length, so that a record's length is known before the place of its body is.
 //! docs/format.md describes each byte.
 
+use crate::engine::configuration::Configuration;
 use crate::index::key::{BucketId, UploadId};
 use crate::io::SegmentId;
 use crate::log::disk_bytes_for;
@@ -12,6 +13,8 @@ use std::fmt;
 /// Bytes of an encoded extent.
 pub const EXTENT_BYTES: usize = 21;
 const VALUE_VERSION: u8 = 1;
+/// Of a bucket that something is configured of.
+const CONFIGURED_VERSION: u8 = 2;
 
 /// An object's entity tag: MD5 of its bytes, or MD5 of its parts' MD5s and how many there were.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -168,6 +171,7 @@ pub struct Bucket {
     pub created_ms: u64,
     /// Where its maker wanted it: what the protocol gives back as its location.
     pub location: String,
+    pub configuration: Configuration,
 }
 
 impl Object {
@@ -286,20 +290,37 @@ impl Part {
 
 impl Bucket {
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VALUE_VERSION];
+        let mut out = vec![match self.configuration.is_empty() {
+            true => VALUE_VERSION,
+            false => CONFIGURED_VERSION,
+        }];
         out.extend_from_slice(&self.id.0.to_le_bytes());
         out.extend_from_slice(&self.created_ms.to_le_bytes());
         put_bytes(&mut out, self.location.as_bytes());
+        if !self.configuration.is_empty() {
+            out.push(self.configuration.count() as u8);
+            for (kind, bytes) in self.configuration.iter() {
+                out.push(kind);
+                put_bytes(&mut out, bytes);
+            }
+        }
         out
     }
 
     pub fn decode(bytes: &[u8]) -> Option<Bucket> {
-        let mut reader = Reader::new(bytes)?;
-        let bucket = Bucket {
+        let mut reader = Reader { rest: bytes };
+        let version = reader.u8()?;
+        let mut bucket = Bucket {
             id: BucketId(reader.u64()?),
             created_ms: reader.u64()?,
             location: std::str::from_utf8(reader.bytes()?).ok()?.to_owned(),
+            configuration: Configuration::default(),
         };
+        match version {
+            VALUE_VERSION => {}
+            CONFIGURED_VERSION => bucket.configuration = reader.configuration()?,
+            _ => return None,
+        }
         reader.end()?;
         Some(bucket)
     }
@@ -390,6 +411,20 @@ impl<'a> Reader<'a> {
             return None;
         }
         (0..count).map(|_| Extent::decode(self)).collect()
+    }
+
+    /// At least one kind, and each greater than the one before.
+    fn configuration(&mut self) -> Option<Configuration> {
+        let count = self.u8()?;
+        let mut kinds: Vec<(u8, Vec<u8>)> = Vec::with_capacity(usize::from(count));
+        for _ in 0..count {
+            let (kind, bytes) = (self.u8()?, self.bytes()?);
+            if kinds.last().is_some_and(|(last, _)| *last >= kind) {
+                return None;
+            }
+            kinds.push((kind, bytes.to_vec()));
+        }
+        (count > 0).then(|| kinds.into_iter().collect())
     }
 
     fn end(self) -> Option<()> {
@@ -524,11 +559,24 @@ mod tests {
             id: BucketId(0x0807_0605_0403_0201),
             created_ms: 0x1817_1615_1413_1211,
             location: "ü".to_owned(),
+            configuration: Configuration::default(),
         };
         let golden =
             b"\x01\x01\x02\x03\x04\x05\x06\x07\x08\x11\x12\x13\x14\x15\x16\x17\x18\x02\0\0\0\xc3\xbc";
         assert_eq!(bucket.encode(), golden);
-        assert_eq!(Bucket::decode(golden), Some(bucket));
+        assert_eq!(Bucket::decode(golden), Some(bucket.clone()));
+        let configured = Bucket {
+            configuration: [(2, b"policy".to_vec()), (1, Vec::new())].into_iter().collect(),
+            ..bucket
+        };
+        let golden = [
+            b"\x02".as_slice(),
+            &golden[1..],
+            b"\x02\x01\0\0\0\0\x02\x06\0\0\0policy",
+        ]
+        .concat();
+        assert_eq!(configured.encode(), golden);
+        assert_eq!(Bucket::decode(&golden), Some(configured));
     }
 
     #[test]
@@ -552,6 +600,16 @@ mod tests {
         }
         let bucket = b"\x01\x01\x02\x03\x04\x05\x06\x07\x08\x11\x12\x13\x14\x15\x16\x17\x18\x01\0\0\0\xff";
         assert_eq!(Bucket::decode(bucket), None, "a location that is not UTF-8");
+        let head = [b"\x02".as_slice(), &[0; 16], b"\0\0\0\0"].concat();
+        for (kinds, why) in [
+            (b"\0".as_slice(), "nothing is configured"),
+            (b"\x02\x02\0\0\0\0\x01\0\0\0\0", "out of order"),
+            (b"\x02\x01\0\0\0\0\x01\0\0\0\0", "twice"),
+            (b"\x01\x01\xff\xff\xff\xff", "longer than what is there"),
+            (b"\x01\x01\0\0\0\0\0", "more than what is there"),
+        ] {
+            assert_eq!(Bucket::decode(&[&head, kinds].concat()), None, "{why}");
+        }
     }
 
     #[test]
@@ -575,6 +633,7 @@ mod tests {
             id: BucketId(9),
             created_ms: 10,
             location: "eu-west-1".to_owned(),
+            configuration: Configuration::default().with(255, Some(vec![7; 300])),
         };
         assert_eq!(Bucket::decode(&bucket.encode()), Some(bucket));
     }

@@ -4,6 +4,7 @@
 //! small body, which never change.
 
 use crate::engine::cache::Versions;
+use crate::engine::configuration::Configuration;
 use crate::engine::entry::{Bucket, ETag, Extent, GlanceAt, ListedObject, ListedUpload, Part, Upload};
 use crate::engine::scrub::SealedSegment;
 use crate::engine::victims::Shortage;
@@ -87,6 +88,14 @@ pub enum Request {
     CreateBucket {
         name: String,
         location: String,
+        configuration: Configuration,
+    },
+    /// Core 0: set one kind of a bucket's configuration everywhere, or remove it.
+    ConfigureBucket {
+        name: String,
+        bucket: BucketId,
+        kind: u8,
+        value: Option<Vec<u8>>,
     },
     /// Core 0: delete a bucket everywhere, if it is empty.
     DeleteBucket {
@@ -261,6 +270,13 @@ pub enum Mutation {
     PutBucket {
         name: String,
         location: String,
+        configuration: Configuration,
+    },
+    /// Core 0 only: the bucket as it is to be.
+    ConfigureBucket {
+        name: String,
+        bucket: Bucket,
+        purpose: Purpose,
     },
     /// Core 0 only.
     RemoveBucket {

@@ -24,6 +24,7 @@ mod budget;
 mod cache;
 mod checkpoint;
 mod clean;
+mod configuration;
 mod core;
 mod entry;
 mod group_commit;
@@ -55,6 +56,7 @@ pub use body_reader::{BodyReader, Piece};
 pub use buckets::{BucketPage, BucketWalk};
 pub use budget::{DocumentMemory, HeldBytes, MemoryUse};
 pub use checkpoint::IndexUse;
+pub use configuration::Configuration;
 pub use core::Counters;
 pub use entry::{
     Bucket, ETag, Extent, Glance, GlanceAt, Layout, ListedObject, ListedUpload, Object, Part, Upload,
@@ -298,14 +300,54 @@ impl<I: Machine> Engine<I> {
     /// # Errors
     /// `BucketExists`, `TooManyBuckets` and what refuses any write.
     pub async fn create_bucket(&self, name: &str, location: &str) -> Result<Bucket, Refusal> {
+        self.create_bucket_with(name, location, Configuration::default())
+            .await
+    }
+
+    /// Makes a bucket that has a configuration from the first moment on.
+    ///
+    /// # Errors
+    /// Those of [`Engine::create_bucket`], and `TooLarge`.
+    pub async fn create_bucket_with(
+        &self,
+        name: &str,
+        location: &str,
+        configuration: Configuration,
+    ) -> Result<Bucket, Refusal> {
         self.check_takes_changes()?;
         let request = Request::CreateBucket {
             name: name.to_owned(),
             location: location.to_owned(),
+            configuration,
         };
         match self.core.call(COORDINATOR, request).await {
             Reply::Bucket(created) => created,
             other => unreachable!("a bucket's making is answered by it, not {other:?}"),
+        }
+    }
+
+    /// Sets one kind of a bucket's configuration, or without a value removes it. It is true when it is on stable storage and
+    /// every core has it. `bucket` makes sure that it is still the one that was looked at.
+    ///
+    /// # Errors
+    /// `NoSuchBucket`, `BucketBusy` for a bucket whose record is lost, `TooLarge`, and what refuses any write.
+    pub async fn configure_bucket(
+        &self,
+        name: &str,
+        bucket: BucketId,
+        kind: u8,
+        value: Option<Vec<u8>>,
+    ) -> Result<(), Refusal> {
+        self.check_takes_changes()?;
+        let request = Request::ConfigureBucket {
+            name: name.to_owned(),
+            bucket,
+            kind,
+            value,
+        };
+        match self.core.call(COORDINATOR, request).await {
+            Reply::Bucket(configured) => configured.map(drop),
+            other => unreachable!("a bucket's configuration is answered by it, not {other:?}"),
         }
     }
 

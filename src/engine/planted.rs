@@ -48,6 +48,8 @@ pub enum Fault {
     MovedUnsynced,
     /// The cleaner moves bytes that fail their checksum.
     MovedDamage,
+    /// A bucket's configuration counts without having been written.
+    ConfigurationUnlogged,
     /// The watermark of a log stays where it is while batches pass it.
     WatermarkKept,
 }

@@ -251,10 +251,12 @@ impl<I: Machine> Core<I> {
                 Some(_) => Err(Refusal::BucketExists),
                 None => Ok(Verdict::Change),
             }),
-            Mutation::RemoveBucket { name } => self.current(&key::bucket(name), |current| match current {
-                Some(_) => Ok(Verdict::Change),
-                None => Err(Refusal::NoSuchBucket),
-            }),
+            Mutation::ConfigureBucket { name, .. } | Mutation::RemoveBucket { name } => {
+                self.current(&key::bucket(name), |current| match current {
+                    Some(_) => Ok(Verdict::Change),
+                    None => Err(Refusal::NoSuchBucket),
+                })
+            }
         }
     }
 
@@ -373,15 +375,23 @@ impl<I: Machine> Core<I> {
                 vec![Change::delete(key::upload(bucket, &key, upload))],
                 Vec::new(),
             ),
-            Mutation::PutBucket { name, location } => {
+            Mutation::PutBucket {
+                name,
+                location,
+                configuration,
+            } => {
                 let id = BucketId(outcome.sequence);
                 let value = super::entry::Bucket {
                     id,
                     created_ms: outcome.modified_ms,
                     location,
+                    configuration,
                 }
                 .encode();
                 (vec![Change::put(key::bucket(&name), value)], Vec::new())
+            }
+            Mutation::ConfigureBucket { name, bucket, .. } => {
+                (vec![Change::put(key::bucket(&name), bucket.encode())], Vec::new())
             }
             Mutation::RemoveBucket { name } => (vec![Change::delete(key::bucket(&name))], Vec::new()),
         };
@@ -540,9 +550,9 @@ impl Mutation {
             | Mutation::AbortUpload { bucket, key, upload } => {
                 is_pending(&key::upload(*bucket, key, *upload))
             }
-            Mutation::PutBucket { name, .. } | Mutation::RemoveBucket { name } => {
-                is_pending(&key::bucket(name))
-            }
+            Mutation::PutBucket { name, .. }
+            | Mutation::ConfigureBucket { name, .. }
+            | Mutation::RemoveBucket { name } => is_pending(&key::bucket(name)),
         }
     }
 
@@ -554,7 +564,9 @@ impl Mutation {
             | Mutation::PutPart { bucket, .. }
             | Mutation::CompleteUpload { bucket, .. }
             | Mutation::AbortUpload { bucket, .. } => Some(*bucket),
-            Mutation::PutBucket { .. } | Mutation::RemoveBucket { .. } => None,
+            Mutation::PutBucket { .. } | Mutation::ConfigureBucket { .. } | Mutation::RemoveBucket { .. } => {
+                None
+            }
         }
     }
 
@@ -589,9 +601,9 @@ impl Mutation {
                 exact: Vec::new(),
                 upload: Some(key::upload(*bucket, key, *upload)),
             },
-            Mutation::PutBucket { name, .. } | Mutation::RemoveBucket { name } => {
-                exact(vec![key::bucket(name)])
-            }
+            Mutation::PutBucket { name, .. }
+            | Mutation::ConfigureBucket { name, .. }
+            | Mutation::RemoveBucket { name } => exact(vec![key::bucket(name)]),
         }
     }
 
@@ -611,6 +623,7 @@ impl Mutation {
             | Mutation::PutPart { .. }
             | Mutation::CompleteUpload { .. }
             | Mutation::PutBucket { .. } => true,
+            Mutation::ConfigureBucket { purpose, .. } => *purpose == Purpose::Growth,
             Mutation::DeleteObject { .. } | Mutation::AbortUpload { .. } | Mutation::RemoveBucket { .. } => {
                 false
             }

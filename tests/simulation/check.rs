@@ -6,7 +6,9 @@ use crate::listing::glance_at;
 use crate::model::{BucketState, Presence};
 use crate::workload::{Client, Engine, check_object, id_of};
 use std::collections::BTreeMap;
-use weft::engine::{BucketId, BucketWalk, KeyWalk, ListedUpload, Refusal, UploadWalk, WalkItem};
+use weft::engine::{
+    BucketId, BucketWalk, Configuration, KeyWalk, ListedUpload, Refusal, UploadWalk, WalkItem,
+};
 
 const READABLE: &str = "an index that can be read";
 
@@ -58,6 +60,7 @@ impl Client {
                         presence: Presence::Yes,
                         taken: false,
                         disturbed: 0,
+                        configuration: std::mem::take(&mut state.configuration),
                     };
                 }
                 (Presence::Maybe, id, None) => {
@@ -67,9 +70,16 @@ impl Client {
                         presence: Presence::No,
                         taken: false,
                         disturbed: 0,
+                        configuration: std::mem::take(&mut state.configuration),
                     };
                 }
                 (Presence::Yes, None, _) => unreachable!("a bucket that is there has an id"),
+            }
+        }
+        for (name, state) in &mut model.buckets {
+            match listed.get(name) {
+                None => state.configuration.clear(),
+                Some(bucket) => check_configuration(name, state, &bucket.configuration),
             }
         }
         for name in listed.keys() {
@@ -311,4 +321,22 @@ pub async fn implied_live_bytes(client: &Client) -> u64 {
         }
     }
     bytes
+}
+
+/// Each kind of a bucket's configuration is what it may be; from now on that is what it is.
+fn check_configuration(name: &str, state: &mut BucketState, found: &Configuration) {
+    for (kind, _) in found.iter() {
+        assert!(
+            state.configuration.contains_key(&kind),
+            "nobody set kind {kind} of bucket {name}"
+        );
+    }
+    for (kind, possible) in &mut state.configuration {
+        let found = found.get(*kind).map(<[u8]>::to_vec);
+        assert!(
+            possible.contains(&found),
+            "kind {kind} of bucket {name} is none that it may be"
+        );
+        *possible = [found].into();
+    }
 }

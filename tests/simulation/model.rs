@@ -323,6 +323,8 @@ pub struct BucketState {
     pub taken: bool,
     /// Until when an attempt to delete it may refuse changes; `u64::MAX` while one runs.
     pub disturbed: Stamp,
+    /// The values that each kind of its configuration may have; of a kind that is not here, none.
+    pub configuration: BTreeMap<u8, BTreeSet<Option<Vec<u8>>>>,
 }
 
 /// A part as its writer made it.

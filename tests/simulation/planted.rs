@@ -12,7 +12,7 @@ use std::rc::Rc;
 use weft::engine::planted::{Fault, plant};
 
 /// Each fault, and within how many seeds it must be found.
-const FAULTS: [(Fault, u64); 20] = [
+const FAULTS: [(Fault, u64); 21] = [
     (Fault::EarlyAck, 20),
     (Fault::EarlyIndex, 20),
     (Fault::LogUnsynced, 20),
@@ -33,6 +33,7 @@ const FAULTS: [(Fault, u64); 20] = [
     (Fault::MovedUnchecked, 200),
     (Fault::MovedFreedEarly, 200),
     (Fault::MovedUnsynced, 200),
+    (Fault::ConfigurationUnlogged, 40),
 ];
 
 const SEED_BASE: u64 = 0x91a_0001;

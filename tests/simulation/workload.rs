@@ -7,17 +7,20 @@ use crate::content::Content;
 use crate::model::{BucketState, Model, Presence, Requirement, Stamp, Version};
 use futures_util::future::{Either, select};
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 use weft::engine::{
-    BodyReader, BucketId, ETag, FoundObject, Message, Outcome, Refusal, StoredBody, WriteCondition,
+    BodyReader, BucketId, Configuration, ETag, FoundObject, Message, Outcome, Refusal, StoredBody,
+    WriteCondition,
 };
 use weft::io::Io;
 use weft::io::sim::{Chance, Machine, Rng};
 use weft::limits::INLINE_BYTES_MAX;
 
+/// Kinds of a bucket's configuration.
+const KINDS: [u8; 3] = [1, 2, 200];
 /// How often a disk that fails is asked.
 const ASKED_MAX: usize = 1000;
 
@@ -639,6 +642,7 @@ impl Client {
                 presence: Presence::No,
                 taken: false,
                 disturbed: 0,
+                configuration: BTreeMap::new(),
             };
             let state = model.buckets.entry(name.clone()).or_insert(fresh);
             if std::mem::replace(&mut state.taken, true) {
@@ -646,7 +650,10 @@ impl Client {
             }
             state.clone()
         };
-        if state.presence == Presence::Yes {
+        if state.presence == Presence::Yes && self.chance(2) {
+            let id = state.id.expect("a bucket that is there has an id");
+            self.configure_bucket(&name, id).await;
+        } else if state.presence == Presence::Yes {
             self.delete_bucket(&name, state.id.expect("a bucket that is there has an id"))
                 .await;
         } else {
@@ -658,15 +665,29 @@ impl Client {
     }
 
     async fn create_bucket(&mut self, name: &str) {
-        self.bucket_state(name, |state| state.presence = Presence::Maybe);
-        let created = self.engine.create_bucket(name, "here").await;
+        let value = self.configuration_value();
+        let configuration = Configuration::default().with(KINDS[0], value.clone());
+        self.bucket_state(name, |state| {
+            // One that a failing disk may have made is still possible.
+            if state.presence == Presence::No {
+                state.configuration.clear();
+            }
+            state.presence = Presence::Maybe;
+            state
+                .configuration
+                .entry(KINDS[0])
+                .or_default()
+                .insert(value.clone());
+        });
+        let created = self.engine.create_bucket_with(name, "here", configuration).await;
         match created {
             Ok(bucket) => {
                 self.count("bucket created");
                 assert_eq!(self.engine.bucket(name).map(|known| known.id), Ok(bucket.id));
                 self.model().gone.remove(&bucket.id);
                 self.bucket_state(name, |state| {
-                    (state.presence, state.id) = (Presence::Yes, Some(bucket.id))
+                    (state.presence, state.id) = (Presence::Yes, Some(bucket.id));
+                    state.configuration = BTreeMap::from([(KINDS[0], BTreeSet::from([value]))]);
                 });
             }
             Err(Refusal::DiskFailed) if self.shared.traits.disk_may_fail => {}
@@ -675,6 +696,59 @@ impl Client {
                 self.bucket_state(name, |state| state.presence = Presence::No);
             }
         }
+    }
+
+    /// Sets or removes a kind of a bucket's configuration.
+    async fn configure_bucket(&mut self, name: &str, id: BucketId) {
+        let kind = KINDS[self.rng.index(KINDS.len())];
+        let value = self.configuration_value();
+        self.bucket_state(name, |state| {
+            let possible = state
+                .configuration
+                .entry(kind)
+                .or_insert_with(|| BTreeSet::from([None]));
+            possible.insert(value.clone());
+        });
+        let known = |engine: &Engine| {
+            engine
+                .bucket(name)
+                .map(|bucket| bucket.configuration.get(kind).map(<[u8]>::to_vec))
+        };
+        let before = known(&self.engine).expect("nobody else changes it");
+        let configured = self.engine.configure_bucket(name, id, kind, value.clone()).await;
+        let expected = match configured {
+            Ok(()) => {
+                self.count("bucket configured");
+                self.bucket_state(name, |state| {
+                    state.configuration.insert(kind, BTreeSet::from([value.clone()]));
+                });
+                value
+            }
+            // It may be on disk, and yet counts for nobody in this run.
+            Err(Refusal::DiskFailed) if self.shared.traits.disk_may_fail => before,
+            Err(refusal) => {
+                self.check_write_refusal(refusal, "a bucket's configuration");
+                before
+            }
+        };
+        for engine in &self.shared.engines {
+            assert_eq!(
+                known(engine).as_ref(),
+                Ok(&expected),
+                "kind {kind} of bucket {name}"
+            );
+        }
+    }
+
+    fn configuration_value(&mut self) -> Option<Vec<u8>> {
+        let length = match self.rng.below(8) {
+            0 | 1 => return None,
+            2 => self.rng.below(60_000),
+            _ => self.rng.below(300),
+        };
+        let mut value = vec![0; length as usize];
+        self.rng.fill(&mut value);
+        Some(value)
     }
 
     async fn delete_bucket(&mut self, name: &str, id: BucketId) {
