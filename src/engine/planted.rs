@@ -32,6 +32,8 @@ pub enum Fault {
     PendingIgnored,
     /// Logs that a killed run left are believed without being made durable.
     LogUnsettled,
+    /// Manifests that a killed run left are believed without being made durable.
+    ManifestUnsettled,
     /// Segments count as empty before recovery has accounted for everything.
     EmptyEarly,
     /// The room of what is overwritten is not given back.

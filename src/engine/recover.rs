@@ -29,7 +29,9 @@ use crate::engine::planted::{Fault, planted};
 use crate::engine::progress::StartStage;
 use crate::engine::space::Before;
 use crate::index::key::{self, Named};
-use crate::index::{Base, Cursor, Entry, Go, INDEX_START, LogPosition, Manifest, RunPlace};
+use crate::index::{
+    Base, Cursor, Entry, Go, INDEX_START, LogPosition, Manifest, RunPlace, manifest_copies, manifest_offset,
+};
 use crate::io::{CoreId, DISK_ALIGN_BYTES, SEGMENTS_PER_VOLUME, SegmentId, VolumeState};
 use crate::log::{
     BatchRef, BatchWriter, Change, HeaderError, LOG_START, LogEnd, LogScanner, RecordKind, RecordRef,
@@ -222,9 +224,16 @@ impl<I: Machine> Core<I> {
             self.tell_what_may_be_missing(&base);
         }
         self.take_runs(&base);
+        let (needed, unneeded): (Vec<_>, Vec<_>) = surveyed
+            .indexes
+            .into_iter()
+            .partition(|index| base.segments.contains(&index.header.segment));
+        self.settle_manifests(&needed).await?;
         self.settle_freed(&surveyed.freed, survey.newest_epoch).await?;
-        let mut unneeded: Vec<SegmentId> = surveyed.indexes;
-        unneeded.retain(|segment| !base.segments.contains(&segment.0));
+        let mut unneeded: Vec<SegmentId> = unneeded
+            .iter()
+            .map(|index| SegmentId(index.header.segment))
+            .collect();
         let mut logs: Vec<FoundLog> = Vec::new();
         for log in surveyed.logs {
             let segment = SegmentId(log.header.segment);
@@ -462,11 +471,9 @@ impl<I: Machine> Core<I> {
                         warn!("weft: index segment {segment}: a manifest is damaged in both copies");
                     }
                     recovered.manifests_missing += lost as u64;
-                    share
-                        .survey
-                        .manifests
-                        .extend(manifest.map(|manifest| (segment, manifest)));
-                    share.indexes.push(segment);
+                    let found = manifest.clone().map(|manifest| (segment, manifest));
+                    share.survey.manifests.extend(found);
+                    share.indexes.push(FoundIndex { header, manifest });
                 }
                 SegmentKind::Data | SegmentKind::Free => {}
             }
@@ -657,6 +664,28 @@ impl<I: Machine> Core<I> {
             self.io.sync(segment).await
         })
         .await
+    }
+
+    /// Makes the manifests durable that this start goes by. A killed run may have left one volatile: with the power it
+    /// would go, after what only the one before it names was freed.
+    async fn settle_manifests(&self, found: &[FoundIndex]) -> Result<(), RecoverError> {
+        if self.io.is_read_only() || planted(Fault::ManifestUnsettled) {
+            return Ok(());
+        }
+        for FoundIndex { header, manifest } in found {
+            let Some(manifest) = manifest else { continue };
+            let bytes = manifest.encode(header).expect("it was read from there");
+            for copy in manifest_copies() {
+                let (segment, offset) = (SegmentId(header.segment), manifest_offset(manifest.number, copy));
+                self.insist(segment, async || {
+                    let mut buffer = self.io.buffer(bytes.len());
+                    buffer.as_mut().copy_from_slice(&bytes);
+                    self.io.write_synced(segment, offset, buffer).await
+                })
+                .await?;
+            }
+        }
+        Ok(())
     }
 
     /// Makes the marks of freed logs durable that a killed run may have left volatile: tombstones that they
@@ -1063,9 +1092,15 @@ fn is_within(volumes: &[VolumeState], id: SegmentId) -> bool {
 struct ShareSurvey {
     survey: Survey,
     logs: Vec<FoundLog>,
-    indexes: Vec<SegmentId>,
+    indexes: Vec<FoundIndex>,
     /// Of segments that are marked free.
     freed: Vec<SegmentHeader>,
+}
+
+/// An index segment, and the latest manifest in it.
+struct FoundIndex {
+    header: SegmentHeader,
+    manifest: Option<Manifest>,
 }
 
 /// A log, and how far it was durable at most, if that is known.

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use weft::engine::planted::{Fault, plant};
 
 /// Each fault, and within how many seeds it must be found.
-const FAULTS: [(Fault, u64); 21] = [
+const FAULTS: [(Fault, u64); 22] = [
     (Fault::EarlyAck, 20),
     (Fault::EarlyIndex, 20),
     (Fault::LogUnsynced, 20),
@@ -26,6 +26,7 @@ const FAULTS: [(Fault, u64); 21] = [
     (Fault::NoReadGuard, 200),
     (Fault::PendingIgnored, 40),
     (Fault::LogUnsettled, 400),
+    (Fault::ManifestUnsettled, 4000),
     (Fault::EmptyEarly, 400),
     (Fault::ReplacedKept, 20),
     (Fault::EarlyRefusal, 400),
