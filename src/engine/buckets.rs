@@ -36,6 +36,8 @@ pub struct BucketWalk<'a> {
     pub after: Option<&'a str>,
     /// Only buckets of this location.
     pub location: Option<&'a str>,
+    /// Only buckets whose configuration of this kind is this, or that have none of it.
+    pub configured: Option<(u8, Option<&'a [u8]>)>,
     pub max: usize,
 }
 
@@ -45,6 +47,7 @@ impl BucketWalk<'_> {
         prefix: "",
         after: None,
         location: None,
+        configured: None,
         max: usize::MAX,
     };
 }
@@ -100,7 +103,11 @@ impl BucketTable {
             .by_name
             .range::<str, _>((from, Bound::Unbounded))
             .take_while(|(name, _)| name.starts_with(walk.prefix))
-            .filter(|(_, bucket)| walk.location.is_none_or(|location| bucket.location == location));
+            .filter(|(_, bucket)| walk.location.is_none_or(|location| bucket.location == location))
+            .filter(|(_, bucket)| {
+                let is_configured = |(kind, value)| bucket.configuration.get(kind) == value;
+                walk.configured.is_none_or(is_configured)
+            });
         let page = wanted.by_ref().take(walk.max);
         let buckets = page
             .map(|(name, bucket)| (name.clone(), bucket.clone()))
@@ -446,6 +453,7 @@ mod tests {
                 prefix,
                 after,
                 location,
+                configured: None,
                 max,
             };
             let page = table.walk(&walk);

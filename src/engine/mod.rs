@@ -274,6 +274,12 @@ impl<I: Machine> Engine<I> {
         self.core.known_bucket(name)
     }
 
+    /// The configuration of the bucket of that name, if there is such a bucket: what each request asks for.
+    pub fn configuration(&self, name: &str) -> Option<Configuration> {
+        let buckets = self.core.buckets.borrow();
+        buckets.get(name).map(|bucket| bucket.configuration.clone())
+    }
+
     /// Refuses what changes something while a volume is missing.
     fn check_takes_changes(&self) -> Result<(), Refusal> {
         match self.core.io.is_read_only() {

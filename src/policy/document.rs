@@ -291,19 +291,17 @@ fn read_resource(resource: &str, kind: Kind<'_>, syntax: Syntax) -> Result<Patte
     }
 }
 
-/// Whether a pattern is about nothing but a bucket and what is in it.
+/// Whether a pattern may be about a bucket or what is in it. It is asked about no other, so that a wildcard in its name, which
+/// S3 takes, does not matter.
 fn is_within(pattern: &Pattern, bucket: &str) -> bool {
     let begin = pattern.beginning();
-    let Some(rest) = begin
-        .strip_prefix(RESOURCE_BEGIN)
-        .and_then(|rest| rest.strip_prefix(bucket))
-    else {
-        return false;
-    };
-    let is_bucket_alone = rest.is_empty() && pattern.as_text().is_some();
-    // `arn:aws:s3:::bucket*` is taken by S3: it fits this bucket, and the policy is consulted for no other.
-    let goes_on_with_wildcard = rest.is_empty() && !pattern.has_variables();
-    is_bucket_alone || goes_on_with_wildcard || rest.starts_with('/')
+    let arn = format!("{RESOURCE_BEGIN}{bucket}");
+    let has_wildcard = pattern.as_text().is_none() && !pattern.has_variables();
+    match begin.strip_prefix(arn.as_str()) {
+        Some("") => has_wildcard || pattern.as_text().is_some(),
+        Some(rest) => rest.starts_with('/'),
+        None => has_wildcard && begin.starts_with(RESOURCE_BEGIN) && arn.starts_with(begin),
+    }
 }
 
 /// Each statement has an action that can be asked for one of its resources.

@@ -4,10 +4,11 @@
 //! bytes and values in, values and bytes out. They name no runtime, clock, socket or file, so tables and fuzzers drive them
 //! alone. `service` is the seam to the server below; `route` and `ops` stand on all of them and the engine.
 
-mod access;
+pub mod access;
 pub mod auth;
 pub mod checksum;
 pub mod conditions;
+mod configuration;
 pub mod error;
 pub mod md5;
 pub mod metadata;

@@ -2,19 +2,20 @@
 
 use crate::engine::Refusal;
 use crate::http::{Framing, Head, Query};
-use crate::s3::auth::{Authenticated, Headers, Payload, Placement, SignatureVersion, Signed, User};
+use crate::s3::auth::{Headers, Payload, Placement, SignatureVersion, Signed, User};
 use crate::s3::checksum::Algorithm;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::metadata::USER_PREFIX;
 use crate::s3::names::{BucketName, Key};
 use std::net::IpAddr;
 
-/// An authenticated request.
+/// A request of somebody, or of nobody.
 pub struct Request<'a> {
     pub head: &'a Head,
     pub query: &'a Query,
-    /// Who signed it.
+    /// Who asks.
     pub user: &'a User,
+    /// Its signature; `None` if it has none.
     pub signed: Option<Signed>,
     /// The other end of the connection.
     pub peer: Option<IpAddr>,
@@ -38,8 +39,11 @@ enum QueryFields {
 }
 
 impl QueryFields {
-    fn of(identity: &Authenticated) -> QueryFields {
-        match (identity.signed.placement, identity.signed.version) {
+    fn of(signed: Option<Signed>) -> QueryFields {
+        let Some(signed) = signed else {
+            return QueryFields::None;
+        };
+        match (signed.placement, signed.version) {
             (Placement::Header, _) => QueryFields::None,
             (Placement::Query, SignatureVersion::V2) => QueryFields::Amz,
             (Placement::Query, SignatureVersion::V4) => QueryFields::AmzAndConditions,
@@ -76,7 +80,8 @@ impl<'a> Request<'a> {
         head: &'a Head,
         query: &'a Query,
         user: &'a User,
-        identity: Authenticated,
+        payload: Payload,
+        signed: Option<Signed>,
         peer: Option<IpAddr>,
         now_ms: u64,
     ) -> Request<'a> {
@@ -84,11 +89,11 @@ impl<'a> Request<'a> {
             head,
             query,
             user,
-            signed: Some(identity.signed),
+            signed,
             peer,
             now_ms,
-            query_fields: QueryFields::of(&identity),
-            payload: identity.payload,
+            query_fields: QueryFields::of(signed),
+            payload,
         }
     }
 
@@ -173,24 +178,6 @@ impl<'a> Request<'a> {
                 pair[0],
                 "",
             )),
-        }
-    }
-
-    /// The headers with which a client makes sure of whose bucket it is about.
-    ///
-    /// Errors: `AccessDenied` if `owner_id` is not who is expected.
-    pub fn check_expected_owner(&self, owner_id: &str) -> S3Result<()> {
-        const EXPECTED: [&str; 2] = [
-            "x-amz-expected-bucket-owner",
-            "x-amz-source-expected-bucket-owner",
-        ];
-        let is_other = |name| {
-            self.field(name)
-                .is_some_and(|expected| expected != owner_id.as_bytes())
-        };
-        match EXPECTED.into_iter().any(is_other) {
-            true => Err(S3Error::new(ErrorCode::AccessDenied)),
-            false => Ok(()),
         }
     }
 

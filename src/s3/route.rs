@@ -4,7 +4,7 @@
 use crate::engine::Machine;
 use crate::http::{Head, Method, Query};
 use crate::s3::access;
-use crate::s3::auth::{self, SignedRequest};
+use crate::s3::auth::{self, AuthError, SignedRequest};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::{self, BucketName, Target};
 use crate::s3::operation::Operation;
@@ -67,15 +67,25 @@ async fn answer<I: Machine, R: Receive>(
             host_bucket: host_bucket.as_deref(),
         };
         let now_s = (now_ms / 1000) as i64;
-        auth::authenticate(&signed, now_s, &**users, &mut service.keys.borrow_mut()).map_err(auth_error)?
+        match auth::authenticate(&signed, now_s, &**users, &mut service.keys.borrow_mut()) {
+            Err(AuthError::Anonymous) => None,
+            identity => Some(identity.map_err(auth_error)?),
+        }
+    };
+    let (user, payload, signed) = match identity {
+        None => {
+            let payload = auth::unsigned_payload(head).map_err(auth_error)?;
+            (users.anonymous(), payload, None)
+        }
+        Some(identity) => {
+            let user = users.find(&identity.access_key);
+            let user = user.ok_or(S3Error::new(ErrorCode::InvalidAccessKeyId))?;
+            (user, identity.payload, Some(identity.signed))
+        }
     };
     let target = names::split(host, head.path().as_bytes(), domain)?;
-    let user = users
-        .find(&identity.access_key)
-        .ok_or(S3Error::new(ErrorCode::InvalidAccessKeyId))?;
-    let mut request = Request::new(head, &query, user, identity, body.peer(), now_ms);
+    let mut request = Request::new(head, &query, user, payload, signed, body.peer(), now_ms);
     request.refuse_repeated_fields()?;
-    request.check_expected_owner(service.owner().id)?;
     let method = head.method();
     let setting = match &target {
         Target::Service => {
@@ -120,7 +130,7 @@ async fn on_bucket<I: Machine, R: Receive>(
         Operation::DeleteBucket => ops::bucket::delete_bucket(service, name).await,
         Operation::GetBucketLocation => ops::bucket::get_location(service, name),
         Operation::BucketSetting => {
-            ops::settings::bucket_setting(service, request, name, setting.unwrap_or_default())
+            ops::settings::bucket_setting(service, request, name, body, setting.unwrap_or_default()).await
         }
         Operation::ListObjects => ops::list_objects::list_objects_v1(service, request, name).await,
         Operation::ListObjectsV2 => ops::list_objects::list_objects_v2(service, request, name).await,

@@ -4,7 +4,9 @@
 //! operations above know no socket. Nothing here does I/O of its own.
 
 use crate::engine::{BodyReader, Bucket, Engine, Machine};
+use crate::s3::access::Policies;
 use crate::s3::auth::{KeyCache, Users};
+use crate::s3::configuration;
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::md5::Lanes;
 use crate::s3::names::BucketName;
@@ -29,8 +31,10 @@ pub struct Service<I: Machine> {
     pub lanes: Lanes,
     /// Signs continuation tokens.
     pub token_key: hmac::Key,
-    /// Whom everything belongs to.
-    owner: RootAccount,
+    /// Policies of buckets that were asked for before.
+    pub policies: Policies,
+    /// Whom a bucket belongs to that says nothing else.
+    root: Account,
 }
 
 /// The table that all cores have, counted on this one: a count that cores share would cost each request.
@@ -44,10 +48,20 @@ impl Deref for UsersHere {
     }
 }
 
-/// The root user's account, as listings show it.
-struct RootAccount {
-    id: String,
-    display_name: String,
+/// An account as listings show it.
+#[derive(Clone)]
+pub struct Account {
+    pub id: String,
+    pub display_name: String,
+}
+
+impl Account {
+    pub fn as_owner(&self) -> Owner<'_> {
+        Owner {
+            id: &self.id,
+            display_name: &self.display_name,
+        }
+    }
 }
 
 /// What buckets say their region is. Requests may be signed for any.
@@ -60,7 +74,8 @@ impl<I: Machine> Service<I> {
         let derivation = hmac::Key::new(hmac::HMAC_SHA256, root.secret_key.as_bytes());
         let token_secret = hmac::sign(&derivation, b"weft continuation token");
         Service {
-            owner: RootAccount {
+            policies: Policies::default(),
+            root: Account {
                 id: root.account.clone(),
                 display_name: root.display_name.clone(),
             },
@@ -83,12 +98,29 @@ impl<I: Machine> Service<I> {
         self.users.replace(Rc::new(UsersHere(users)));
     }
 
-    /// Whom everything belongs to.
-    pub fn owner(&self) -> Owner<'_> {
-        Owner {
-            id: &self.owner.id,
-            display_name: &self.owner.display_name,
+    /// The canonical id of the account that a bucket belongs to.
+    pub fn owner_id<'a>(&'a self, bucket: &'a Bucket) -> &'a str {
+        configuration::owner(bucket).unwrap_or(&self.root.id)
+    }
+
+    /// The account that a bucket belongs to. One that the table of users does not have is shown by its id.
+    pub fn owner(&self, bucket: &Bucket) -> Account {
+        match configuration::owner(bucket) {
+            None => self.root.clone(),
+            Some(id) => {
+                let users = self.users();
+                let user = users.of_account(id);
+                Account {
+                    id: id.to_owned(),
+                    display_name: user.map_or(id, |user| &user.display_name).to_owned(),
+                }
+            }
         }
+    }
+
+    /// The canonical id of the root user's account.
+    pub fn root_id(&self) -> &str {
+        &self.root.id
     }
 
     /// The bucket of that name.

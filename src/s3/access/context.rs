@@ -8,8 +8,9 @@
 
 use crate::http::date::iso8601_ms;
 use crate::http::uri::Query;
-use crate::policy::{Context, Key, Principal, Values};
+use crate::policy::{Context, Key as ConditionKey, Principal, Values};
 use crate::s3::auth::{Placement, SignatureVersion};
+use crate::s3::names::Key;
 use crate::s3::request::Request;
 use std::borrow::Cow;
 
@@ -17,10 +18,12 @@ pub struct RequestContext<'a, 'r> {
     pub request: &'a Request<'r>,
     /// The account that what is asked for belongs to.
     pub owner: Option<&'a str>,
+    /// The key that it is asked about, as if it was to be listed.
+    pub listed: Option<&'a Key>,
 }
 
 impl Context for RequestContext<'_, '_> {
-    fn values(&self, key: &Key) -> Option<Values<'_>> {
+    fn values(&self, key: &ConditionKey) -> Option<Values<'_>> {
         let request = self.request;
         let one = |value: Option<Cow<'static, str>>| value.map(|value| vec![value]);
         let owned = |value: String| Some(vec![Cow::Owned(value)]);
@@ -76,7 +79,10 @@ impl Context for RequestContext<'_, '_> {
                 let age_ms = (request.now_ms as i64).saturating_sub(signed_ms);
                 owned(age_ms.max(0).to_string())
             }
-            "s3:prefix" => self.parameter("prefix"),
+            "s3:prefix" => match self.listed {
+                Some(key) => Some(vec![String::from_utf8_lossy(key.as_bytes())]),
+                None => self.parameter("prefix"),
+            },
             "s3:delimiter" => self.parameter("delimiter"),
             "s3:max-keys" => self.parameter("max-keys"),
             "s3:versionid" => self.parameter("versionId"),

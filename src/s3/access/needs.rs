@@ -21,6 +21,8 @@ pub struct Need {
 pub enum Of {
     /// The service, bucket or object that the request names.
     Target,
+    /// The bucket that it makes.
+    NewBucket,
     /// The object that it copies.
     CopySource,
 }
@@ -211,7 +213,14 @@ pub fn of(operation: Operation, request: &Request<'_>, setting: Option<&str>) ->
     match operation {
         Operation::Unknown => None,
         Operation::ListBuckets => one("s3:ListAllMyBuckets"),
-        Operation::CreateBucket => Some(with_headers("s3:CreateBucket", &BUCKET_HEADERS, request)),
+        Operation::CreateBucket => {
+            let needs = with_headers("s3:CreateBucket", &BUCKET_HEADERS, request);
+            let of_new = |need: Need| Need {
+                of: Of::NewBucket,
+                ..need
+            };
+            Some(needs.into_iter().map(of_new).collect())
+        }
         Operation::HeadBucket | Operation::ListObjects | Operation::ListObjectsV2 => one("s3:ListBucket"),
         Operation::DeleteBucket => one("s3:DeleteBucket"),
         Operation::GetBucketLocation => one("s3:GetBucketLocation"),

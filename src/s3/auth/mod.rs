@@ -169,6 +169,26 @@ pub fn authenticate<H: Headers + ?Sized>(
     }
 }
 
+/// How the body of a request that claims nobody is framed: what its header says, but for chunks that somebody would have
+/// to have signed.
+///
+/// # Errors
+/// `AccessDenied` for those, `InvalidArgument` for a header that says nothing.
+pub fn unsigned_payload<H: Headers + ?Sized>(headers: &H) -> Result<Payload, AuthError> {
+    let Some(content_sha256) = Fields::of(headers)?.content_sha256 else {
+        return Ok(Payload::Unsigned);
+    };
+    match PayloadClaim::parse(content_sha256)? {
+        PayloadClaim::Unsigned => Ok(Payload::Unsigned),
+        PayloadClaim::Sha256(sha256) => Ok(Payload::Sha256(sha256)),
+        PayloadClaim::UnsignedTrailer => Ok(Payload::Streaming {
+            chunks: None,
+            trailer: true,
+        }),
+        PayloadClaim::SignedChunks | PayloadClaim::SignedChunksTrailer => Err(AuthError::Anonymous),
+    }
+}
+
 /// The header fields that say who asks, when, and with what body.
 #[derive(Default)]
 struct Fields<'a> {

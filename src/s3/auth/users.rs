@@ -13,6 +13,7 @@ use std::fmt;
 #[derive(Debug)]
 pub struct Users {
     root: User,
+    anonymous: User,
     by_access_key: HashMap<String, User>,
     /// The user that an account is shown by, by canonical id.
     accounts: HashMap<String, String>,
@@ -44,6 +45,8 @@ pub enum Rank {
     Owner,
     /// Nothing.
     User,
+    /// Nothing, and has no account: whoever signs nothing.
+    Anonymous,
 }
 
 /// A secret key.
@@ -91,6 +94,18 @@ impl Users {
         }
         let by_access_key = others.into_iter().map(|user| (user.access_key.clone(), user));
         Users {
+            anonymous: User {
+                access_key: String::new(),
+                secret_key: Secret::new(String::new()),
+                name: String::new(),
+                display_name: String::new(),
+                account: String::new(),
+                email: None,
+                rank: Rank::Anonymous,
+                policies: Vec::new(),
+                tags: BTreeMap::new(),
+                disabled: true,
+            },
             root,
             by_access_key: by_access_key.collect(),
             accounts,
@@ -99,6 +114,11 @@ impl Users {
 
     pub fn root(&self) -> &User {
         &self.root
+    }
+
+    /// Whoever signs nothing. No access key finds them.
+    pub fn anonymous(&self) -> &User {
+        &self.anonymous
     }
 
     /// How many there are beside the root user.
@@ -133,6 +153,7 @@ impl User {
         let account = &self.account;
         Requester {
             principal: match self.rank {
+                Rank::Anonymous => Principal::Anonymous,
                 Rank::Root | Rank::Owner => Principal::Owner { account },
                 Rank::User => Principal::User {
                     account,

@@ -1,6 +1,7 @@
 //! CreateBucket, HeadBucket, DeleteBucket, GetBucketLocation (S3 API reference, by those names).
 
-use crate::engine::{Machine, Refusal};
+use crate::engine::{Configuration, Machine, Refusal};
+use crate::s3::configuration::{Ownership, kind};
 use crate::s3::error::{ErrorCode, S3Error, S3Result};
 use crate::s3::names::BucketName;
 use crate::s3::payload::Payload;
@@ -31,13 +32,45 @@ pub async fn create_bucket<I: Machine, R: Receive>(
     }
     let location = configuration.location.unwrap_or_else(|| REGION.to_owned());
     check_location(&location)?;
-    match service.engine.create_bucket(name.as_str(), &location).await {
+    let configured = first_configuration(service, request)?;
+    match service
+        .engine
+        .create_bucket_with(name.as_str(), &location, configured)
+        .await
+    {
         Ok(_) => Ok(Response::empty(200).header("Location", format!("/{}", name.as_str()))),
         Err(Refusal::BucketExists) => {
-            Err(S3Error::new(ErrorCode::BucketAlreadyOwnedByYou).detail("BucketName", name.as_str()))
+            let present = service.bucket(name)?;
+            let code = match service.owner_id(&present) == request.user.account {
+                true => ErrorCode::BucketAlreadyOwnedByYou,
+                false => ErrorCode::BucketAlreadyExists,
+            };
+            Err(S3Error::new(code).detail("BucketName", name.as_str()))
         }
         Err(refusal) => Err(refusal.into()),
     }
+}
+
+/// What a bucket is made with: its owner, if that is not root, and what headers say.
+fn first_configuration<I: Machine>(service: &Service<I>, request: &Request<'_>) -> S3Result<Configuration> {
+    let mut configured = Configuration::default();
+    if request.user.account != service.root_id() {
+        let owner = request.user.account.clone().into_bytes();
+        configured = configured.with(kind::OWNER, Some(owner));
+    }
+    if let Some(value) = request.field("x-amz-object-ownership") {
+        let name = String::from_utf8_lossy(value);
+        let invalid = || {
+            S3Error::invalid_argument(
+                "Invalid x-amz-object-ownership header",
+                "x-amz-object-ownership",
+                &name,
+            )
+        };
+        let ownership = Ownership::parse(&name).ok_or_else(invalid)?;
+        configured = configured.with(kind::OWNERSHIP, Some(ownership.encode()));
+    }
+    Ok(configured)
 }
 
 pub fn head_bucket<I: Machine>(service: &Service<I>, name: &BucketName) -> S3Result<Response<I>> {

@@ -2,11 +2,13 @@
 
 use crate::engine::{BucketWalk, Machine};
 use crate::limits::BUCKETS_MAX;
+use crate::s3::auth::Rank;
+use crate::s3::configuration::kind;
 use crate::s3::error::{S3Error, S3Result};
 use crate::s3::ops::continuation_token::{self, Scope};
 use crate::s3::request::Request;
 use crate::s3::service::{Response, Service};
-use crate::s3::xml::responses::{self, BucketView};
+use crate::s3::xml::responses::{self, BucketView, Owner};
 
 pub fn list_buckets<I: Machine>(service: &Service<I>, request: &Request<'_>) -> S3Result<Response<I>> {
     let max = request.number::<usize>("max-buckets")?.unwrap_or(BUCKETS_MAX);
@@ -34,6 +36,12 @@ pub fn list_buckets<I: Machine>(service: &Service<I>, request: &Request<'_>) -> 
         prefix: prefix.unwrap_or(""),
         after: after.as_deref(),
         location: region,
+        // Root sees what belongs to anyone.
+        configured: match request.user.account == service.root_id() {
+            _ if request.user.rank == Rank::Root => None,
+            true => Some((kind::OWNER, None)),
+            false => Some((kind::OWNER, Some(request.user.account.as_bytes()))),
+        },
         max,
     };
     let page = service.engine.buckets(&walk)?;
@@ -48,7 +56,10 @@ pub fn list_buckets<I: Machine>(service: &Service<I>, request: &Request<'_>) -> 
     let mut out = Vec::new();
     responses::list_buckets(
         &mut out,
-        service.owner(),
+        Owner {
+            id: &request.user.account,
+            display_name: &request.user.display_name,
+        },
         views,
         prefix.map(str::as_bytes),
         next.as_deref(),

@@ -35,7 +35,8 @@ pub async fn list_objects_v2<I: Machine>(
     let next = page.items.last().filter(|_| page.truncated);
     let next = next.map(|last| continuation_token::seal(&service.token_key, scope, last.name()));
     let fetch_owner = request.query.get("fetch-owner") == Some("true");
-    let head = listing.head(name, &page, fetch_owner.then(|| service.owner()));
+    let owner = service.owner(&bucket);
+    let head = listing.head(name, &page, fetch_owner.then(|| owner.as_owner()));
     let v2 = ListV2 {
         key_count: page.items.len(),
         continuation_token: token.map(str::as_bytes),
@@ -57,7 +58,8 @@ pub async fn list_objects_v1<I: Machine>(
     let _held = hold_page(service, listing.max).await?;
     let marker = request.query.get("marker").unwrap_or("").as_bytes();
     let page = listing.walk(service, &bucket, some_text(marker)).await?;
-    let head = listing.head(name, &page, Some(service.owner()));
+    let owner = service.owner(&bucket);
+    let head = listing.head(name, &page, Some(owner.as_owner()));
     let next = page
         .items
         .last()
@@ -83,7 +85,8 @@ pub async fn list_versions<I: Machine>(
         return Err(S3Error::invalid_argument(message, "version-id-marker", ""));
     }
     let page = listing.walk(service, &bucket, some_text(key_marker)).await?;
-    let head = listing.head(name, &page, Some(service.owner()));
+    let owner = service.owner(&bucket);
+    let head = listing.head(name, &page, Some(owner.as_owner()));
     let next = page.items.last().filter(|_| page.truncated);
     let versions = ListVersions {
         key_marker,

@@ -27,6 +27,7 @@ pub async fn list_parts<I: Machine>(
         .await?;
     let announced = view(&page.upload.attributes);
     let truncated = page.truncated && max > 0;
+    let owner = service.owner(&bucket);
     let head = PartsPage {
         bucket: name.bucket.as_str(),
         key: name.key.as_bytes(),
@@ -39,7 +40,7 @@ pub async fn list_parts<I: Machine>(
             .map(|&(number, ..)| number.into()),
         max_parts: max,
         truncated,
-        owner: service.owner(),
+        owner: owner.as_owner(),
         storage_class: announced.storage_class.as_str(),
         checksum: announced
             .upload_checksum

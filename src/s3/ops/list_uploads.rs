@@ -51,6 +51,7 @@ pub async fn list_uploads<I: Machine>(
         Some(WalkItem::Key(_, upload)) => Some(upload_id::text(upload.id)),
         Some(WalkItem::CommonPrefix(_)) | None => None,
     };
+    let owner = service.owner(&bucket);
     let page = UploadsPage {
         bucket: name.as_str(),
         key_marker: key_marker.as_bytes(),
@@ -62,7 +63,7 @@ pub async fn list_uploads<I: Machine>(
         max_uploads: walk.keys.max,
         encoding: key_encoding(request)?,
         truncated: listed.truncated,
-        owner: service.owner(),
+        owner: owner.as_owner(),
     };
     let uploads = listed.items.iter().filter_map(|item| match item {
         WalkItem::Key(key, upload) => Some((key, upload, upload_id::text(upload.id))),

@@ -2,6 +2,7 @@
 
 pub mod abort_upload;
 pub mod bucket;
+pub mod bucket_policy;
 pub mod complete_upload;
 pub mod copy_object;
 pub mod create_upload;
@@ -12,6 +13,7 @@ pub mod list_buckets;
 pub mod list_objects;
 pub mod list_parts;
 pub mod list_uploads;
+pub mod public_access;
 pub mod put_object;
 pub mod settings;
 pub mod upload_part;

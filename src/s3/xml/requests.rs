@@ -220,6 +220,57 @@ pub fn create_bucket_configuration(body: &[u8]) -> S3Result<BucketConfiguration>
     })
 }
 
+/// Reads `PublicAccessBlockConfiguration`: BlockPublicAcls, IgnorePublicAcls, BlockPublicPolicy, RestrictPublicBuckets. What
+/// it does not say is false.
+///
+/// Errors: `MalformedXML`.
+/// Source: S3 API reference, PutPublicAccessBlock.
+pub fn public_access_block(body: &[u8]) -> S3Result<[bool; 4]> {
+    let mut elements = Elements::open(body, "PublicAccessBlockConfiguration")?;
+    let mut flags = [None; 4];
+    while let Some(name) = elements.child()? {
+        let place = match name {
+            "BlockPublicAcls" => &mut flags[0],
+            "IgnorePublicAcls" => &mut flags[1],
+            "BlockPublicPolicy" => &mut flags[2],
+            "RestrictPublicBuckets" => &mut flags[3],
+            _ => {
+                elements.skip()?;
+                continue;
+            }
+        };
+        set(place, boolean(&text(&mut elements)?)?)?;
+    }
+    elements.finish()?;
+    Ok(flags.map(|flag| flag.unwrap_or(false)))
+}
+
+/// Reads `OwnershipControls`: the one `ObjectOwnership` in its one rule.
+///
+/// Errors: `MalformedXML`.
+/// Source: S3 API reference, PutBucketOwnershipControls.
+pub fn ownership_controls(body: &[u8]) -> S3Result<String> {
+    let mut elements = Elements::open(body, "OwnershipControls")?;
+    let mut ownership = None;
+    while let Some(name) = elements.child()? {
+        if name != "Rule" {
+            elements.skip()?;
+            continue;
+        }
+        while let Some(name) = elements.child()? {
+            match name {
+                "ObjectOwnership" => {
+                    let text = text(&mut elements)?.trim().to_owned();
+                    set(&mut ownership, text)?;
+                }
+                _ => elements.skip()?,
+            }
+        }
+    }
+    elements.finish()?;
+    ownership.ok_or_else(malformed)
+}
+
 fn part(elements: &mut Elements<'_>) -> S3Result<CompletedPart> {
     let mut number = None;
     let mut etag = None;

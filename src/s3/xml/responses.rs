@@ -468,6 +468,31 @@ pub fn delete_objects<'a>(out: &mut Vec<u8>, results: impl Iterator<Item = Delet
     close(out, "DeleteResult");
 }
 
+/// GetBucketPolicyStatus.
+pub fn policy_status(out: &mut Vec<u8>, is_public: bool) {
+    open_root(out, "PolicyStatus");
+    boolean(out, "IsPublic", is_public);
+    close(out, "PolicyStatus");
+}
+
+/// GetPublicAccessBlock: each of its flags by name.
+pub fn public_access_block(out: &mut Vec<u8>, flags: [(&'static str, bool); 4]) {
+    open_root(out, "PublicAccessBlockConfiguration");
+    for (name, flag) in flags {
+        boolean(out, name, flag);
+    }
+    close(out, "PublicAccessBlockConfiguration");
+}
+
+/// GetBucketOwnershipControls.
+pub fn ownership_controls(out: &mut Vec<u8>, ownership: &str) {
+    open_root(out, "OwnershipControls");
+    raw(out, "<Rule>");
+    escaped(out, "ObjectOwnership", ownership.as_bytes());
+    raw(out, "</Rule>");
+    close(out, "OwnershipControls");
+}
+
 /// GetBucketAcl and GetObjectAcl: the owner has full control, and nobody else has any.
 pub fn access_control_policy(out: &mut Vec<u8>, owner: Owner<'_>) {
     open_root(out, "AccessControlPolicy");
