@@ -72,8 +72,13 @@ async fn answer<I: Machine, R: Receive>(
             identity => Some(identity.map_err(auth_error)?),
         }
     };
+    let target = names::split(host, head.path().as_bytes(), domain);
     let (user, payload, signed) = match identity {
         None => {
+            let target = target
+                .as_ref()
+                .map_err(|_| S3Error::new(ErrorCode::AccessDenied))?;
+            access::check_anonymous(service, target)?;
             let payload = auth::unsigned_payload(head).map_err(auth_error)?;
             (users.anonymous(), payload, None)
         }
@@ -83,7 +88,7 @@ async fn answer<I: Machine, R: Receive>(
             (user, identity.payload, Some(identity.signed))
         }
     };
-    let target = names::split(host, head.path().as_bytes(), domain)?;
+    let target = target?;
     let mut request = Request::new(head, &query, user, payload, signed, body.peer(), now_ms);
     request.refuse_repeated_fields()?;
     let method = head.method();

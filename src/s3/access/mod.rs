@@ -84,11 +84,6 @@ pub fn check<I: Machine>(
             "Request specific response headers cannot be used for anonymous GET requests.",
         ));
     }
-    // Nobody's bodies are read where nothing could allow them.
-    if request.user.rank == Rank::Anonymous && target.is_none_or(|target| !has_policy(service, target.bucket))
-    {
-        return Err(denied());
-    }
     let is_copy = matches!(operation, Operation::CopyObject | Operation::UploadPartCopy);
     if is_root && !is_copy && target.is_none_or(|target| !has_policy(service, target.bucket)) {
         return Ok(());
@@ -117,6 +112,20 @@ pub fn check<I: Machine>(
         }
     }
     Ok(())
+}
+
+/// Refuses whoever signs nothing where no policy could let them in, before anything else of the request is looked at.
+///
+/// # Errors
+/// `AccessDenied`, whether there is such a bucket or not.
+pub fn check_anonymous<I: Machine>(service: &Service<I>, target: &Target) -> S3Result<()> {
+    match target {
+        Target::Service => Err(denied()),
+        Target::Bucket(bucket) | Target::Object(bucket, _) => match has_policy(service, bucket) {
+            true => Ok(()),
+            false => Err(denied()),
+        },
+    }
 }
 
 /// Refuses to delete a key that the body of a request names.
