@@ -50,6 +50,9 @@ pub const USERS_FILE_BYTES_MAX: u64 = 8 << 20;
 /// cores share it.
 pub const CONFIGURATION_BYTES_MAX: usize = 1 << 20;
 pub const CONFIGURATIONS_BYTES_MAX: usize = 64 << 20;
+/// Bytes of `User-Agent` and of `Referer` of a request that policies are asked about: a pattern takes time in the product of
+/// both lengths.
+pub const POLICY_HEADER_BYTES_MAX: usize = 1024;
 /// Keys of one DeleteObjects.
 pub const DELETE_KEYS_MAX: usize = 1_000;
 

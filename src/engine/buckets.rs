@@ -265,6 +265,10 @@ impl<I: Machine> Core<I> {
             return Err(Refusal::BucketBusy);
         }
         if before.configuration.get(kind) == value.as_deref() {
+            // A change that failed may be on disk, and come true at the next start.
+            if self.commits.is_unsettled() && !self.failed_change_is_void().await {
+                return Err(Refusal::DiskFailed);
+            }
             return Ok(before);
         }
         let purpose = match value {
@@ -340,7 +344,7 @@ impl<I: Machine> Core<I> {
             Err(refusal) => {
                 // The bucket's end may be on disk. Nothing may be acknowledged in it until that is void; if the
                 // log cannot say so, changes stay refused until the next start knows.
-                if refusal == Refusal::DiskFailed && !self.failed_change_is_void().await {
+                if self.commits.is_unsettled() && !self.failed_change_is_void().await {
                     return Err(refusal);
                 }
                 self.call_all(|| Request::ThawBucket { bucket: bucket.id }).await;

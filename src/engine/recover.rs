@@ -864,6 +864,15 @@ impl<I: Machine> Core<I> {
         let passed_over = held.passed_over();
         drop((held, guard));
         if passed_over > 0 {
+            // A newer record, or a bucket's end, may lie in what was passed over: only what is sure to be the last word.
+            let mut sure = Vec::new();
+            for (name, bucket) in std::mem::take(&mut found) {
+                let _guard = self.guard();
+                if matches!(self.find_entry(&key::bucket(&name)).await, Ok(Some(_))) {
+                    sure.push((name, bucket));
+                }
+            }
+            found = sure;
             recovered.pages_unreadable += passed_over;
             self.note_damage();
             self.call_all(|| Request::BucketsMissing).await;

@@ -1025,6 +1025,8 @@ impl<I: Machine> Core<I> {
             if let Err(error) = &marked {
                 warn!("weft: segment {id} cannot be marked free: {error}");
                 count(&core.counters.disk_errors, 1);
+                // It may still land, and must not on the header of the next life.
+                core.io.leave(id).await;
             }
             core.space.borrow_mut().marking -= 1;
             core.segment_freed(id, marked.is_ok());

@@ -141,7 +141,9 @@ impl Statement {
 
     fn has_action(&self, action: &str, context: &impl Context) -> bool {
         let lower = action.to_ascii_lowercase();
-        let fits = |pattern: &Pattern| pattern.resolve(context).is_some_and(|p| p.matches(&lower));
+        let fits = |pattern: &Pattern| {
+            pattern.may_match(&lower) && pattern.resolve(context).is_some_and(|p| p.matches(&lower))
+        };
         match &self.actions {
             Listed::These(list) => list.iter().any(fits),
             Listed::AllBut(list) => !list.iter().any(fits),
@@ -151,7 +153,9 @@ impl Statement {
     fn has_resource(&self, resource: &str, context: &impl Context) -> bool {
         let fits = |pattern: &Pattern| pattern.resolve(context).map(|p| p.matches(resource));
         match &self.resources {
-            Listed::These(list) => list.iter().any(|pattern| fits(pattern) == Some(true)),
+            Listed::These(list) => list
+                .iter()
+                .any(|pattern| pattern.may_match(resource) && fits(pattern) == Some(true)),
             // Nobody knows what a variable without a value would have left out: an allow says nothing then, and a
             // deny stays.
             Listed::AllBut(list) => list.iter().all(|pattern| match fits(pattern) {

@@ -136,6 +136,11 @@ impl Pattern {
         }
     }
 
+    /// Whether it begins as the text does: what costs nothing is asked first.
+    pub fn may_match(&self, text: &str) -> bool {
+        text.starts_with(self.beginning())
+    }
+
     pub fn has_variables(&self) -> bool {
         self.0.iter().any(|piece| matches!(piece, Piece::Variable { .. }))
     }

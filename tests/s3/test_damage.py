@@ -517,6 +517,8 @@ def serves(damaged: Damaged, daemon: Daemon) -> None:
         if bucket not in names:
             continue
         bodies, may_fail = damaged.outcomes((bucket, key))
+        # Nor may a bucket whose record is in doubt.
+        may_fail |= listing.status != 200
         found = look(raw, names[bucket], key)
         if found is Ellipsis:
             assert may_fail, f"{bucket}/{key} is whole and cannot be read:\n{daemon.log}"

@@ -14,6 +14,7 @@ mod policies;
 pub use policies::Policies;
 
 use crate::engine::Machine;
+use crate::limits::POLICY_HEADER_BYTES_MAX;
 use crate::policy::{self, Ask};
 use crate::s3::auth::Rank;
 use crate::s3::configuration::{PublicAccessBlock, kind};
@@ -63,6 +64,16 @@ pub fn check<I: Machine>(
         }),
     };
     check_expected_owners(service, request, target)?;
+    let is_long = |name| {
+        request
+            .field(name)
+            .is_some_and(|value| value.len() > POLICY_HEADER_BYTES_MAX)
+    };
+    if !is_root && ["user-agent", "referer"].into_iter().any(is_long) {
+        return Err(S3Error::invalid_request(
+            "User-Agent and Referer may have 1024 bytes each.",
+        ));
+    }
     // Whoever hung up before it was known from where has no address that a policy could look at.
     if !is_root && request.peer.is_none() {
         return Err(denied());
