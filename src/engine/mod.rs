@@ -495,7 +495,8 @@ impl<I: Machine> Engine<I> {
         outcomes
     }
 
-    /// An object, ready to be read.
+    /// An object, ready to be read. As long as it is held, no segment that it may lie in is used again: it is given up before
+    /// waiting for a change, which may wait for that room.
     ///
     /// # Errors
     /// `NoSuchKey`; for a small body also `Damaged` and `DiskFailed`.

@@ -487,9 +487,7 @@ impl Client {
             ..(*old).clone()
         });
         let body = self.engine.keep_body(found.version);
-        if self.rng.coin() {
-            drop(found);
-        }
+        drop(found);
         let requires = Requirement::None;
         let begun = self.model().now;
         let change = self.model().begin(bucket, &taken.key, Some(version.clone()));

@@ -49,7 +49,10 @@ pub async fn copy_object<I: Machine>(
         let has_wanted = old.checksum.is_some_and(|checksum| is_kept(&checksum, wanted));
         let (tag, stored) = if onto_itself && (wanted.is_none() || has_wanted) {
             attributes.checksum = old.checksum;
-            (etag(found.object.etag), service.engine.keep_body(found.version))
+            let kept = (etag(found.object.etag), service.engine.keep_body(found.version));
+            // Whoever waits for room must not keep any from being reused.
+            drop(found);
+            kept
         } else {
             let size = found.object.size;
             let copied = copy_bytes(service, found, 0..size, wanted).await?;
